@@ -1,0 +1,38 @@
+# Two commands matter: `make demo` and `make test`. Both set everything up on a bare machine.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export OPENBLAS_NUM_THREADS ?= 1
+
+.PHONY: help demo test check bench clean
+
+help:  ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fedscore needs Python 3.11 or later: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,experiments]'
+	@touch $@
+
+demo: $(READY)  ## Train a national scorecard across eight institutions and write a report
+	$(BIN)/python -m fedscore.demo
+
+check: $(READY)  ## Format, lint, types and architecture
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check  ## All checks and all tests
+	$(BIN)/python -m pytest -n 2
+
+bench: $(READY)  ## Reproduce the figures of the documents
+	$(BIN)/python -m experiments.benchmark
+
+clean:  ## Remove everything that make made
+	rm -rf $(VENV) demo-output build dist *.egg-info
