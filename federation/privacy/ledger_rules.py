@@ -1,0 +1,454 @@
+"""What a privacy-budget ledger may hold, what it charges, and what it leaves to spend.
+
+A ledger is a chain of entries. Every rule that an entry must obey is a small function in this
+file, and `record` applies all of them both when an entry is written and when a stored ledger is
+read again. What a plan is charged, to each population separately:
+
+| the plan | lifetime total | total of the last 365 days |
+| --- | --- | --- |
+| reserved and not closed (also after a crash) | all it reserved | all it reserved, however old |
+| closed | what it spent | what it spent, while its latest entry is at most 365 days old |
+
+Time is the institution's own clock and never runs backwards: an entry is stamped with the later of
+the clock and the entry before it. A clock that jumps ahead can only loosen the yearly window, never
+the lifetime limit; afterwards the ledger's time stands still until the clock has caught up.
+
+The chain is hashed, not signed. It shows damage and careless edits. Whoever may write the file can
+write another consistent chain; a head seen earlier in a signed header shows that one.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import assert_never
+
+import msgspec
+
+from federation.canonical import Digest, Json, canonical_json, digest
+from federation.errors import BudgetExhausted, ConfigurationError, PrivacyError
+from federation.privacy.units import LARGEST_UNITS, BudgetUnits, Population, Price
+
+WINDOW_SECONDS = 365 * 24 * 60 * 60
+LATEST_TIME = 2**34
+"""The year 2514. A clock that counts milliseconds is beyond it and refused."""
+
+GENESIS = Digest("0" * 64)
+"""The head of an empty ledger, and the previous hash of the first entry."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_QUESTION = re.compile(r"[a-z0-9-]{1,40}")
+
+
+# The entries. To add a kind: its class, its rules, and one case in `_check_rules` and `_apply`.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserved:
+    """The full price of a plan, all its rounds and retries, is set aside.
+
+    Attributes:
+        plan: the plan's digest. It can be reserved once in the life of a ledger.
+        price: budget units set aside for each population.
+        split: digest of the federation's public salt and held-out fraction. One ledger knows one
+            split: under another, people trained on would become held out, and their totals add.
+    """
+
+    plan: Digest
+    price: Price
+    split: Digest
+
+    def __post_init__(self) -> None:
+        _require_digest("plan", self.plan)
+        _require_digest("split", self.split)
+        if not isinstance(self.price, Price):
+            raise PrivacyError("Expected the price to be a Price.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """One attempt at one round of a question is charged, before its noise is drawn.
+
+    Attributes:
+        plan: digest of a plan with an open reservation.
+        question: name of the question within the plan, 1 to 40 characters of [a-z0-9-].
+        round: number of the round, >= 0.
+        attempt: number of the attempt at this round, >= 0.
+        population: whom the question is about.
+        units: the charge, > 0, in budget units.
+    """
+
+    plan: Digest
+    question: str
+    round: int
+    attempt: int
+    population: Population
+    units: BudgetUnits
+
+    def __post_init__(self) -> None:
+        _require_digest("plan", self.plan)
+        if type(self.question) is not str or not _QUESTION.fullmatch(self.question):
+            raise PrivacyError("Expected a question named by 1 to 40 characters of [a-z0-9-].")
+        _require_whole("round", self.round, 0)
+        _require_whole("attempt", self.attempt, 0)
+        if not isinstance(self.population, Population):
+            raise PrivacyError("Expected the population to be a Population.")
+        _require_whole("units", self.units, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """The plan ended: what it reserved and never spent is released, and nothing more is spent."""
+
+    plan: Digest
+
+    def __post_init__(self) -> None:
+        _require_digest("plan", self.plan)
+
+
+Entry = Reserved | Spent | Closed
+
+KINDS: dict[str, type[Reserved] | type[Spent] | type[Closed]] = {
+    "reserved": Reserved,
+    "spent": Spent,
+    "closed": Closed,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """An entry with its place in the chain.
+
+    Attributes:
+        sequence: 1 for the first entry, then one more each.
+        time: seconds since 1970 by the institution's clock, in [0, LATEST_TIME].
+        previous: hash of the entry before, GENESIS for the first.
+        entry: what happened.
+    """
+
+    sequence: int
+    time: int
+    previous: Digest
+    entry: Entry
+
+    def __post_init__(self) -> None:
+        _require_time(self.time)
+
+    @property
+    def kind(self) -> str:
+        """The name of the entry's kind, a key of KINDS."""
+        return type(self.entry).__name__.lower()
+
+    def body(self) -> bytes:
+        """Returns the canonical JSON of the entry alone."""
+        return canonical_json(msgspec.to_builtins(self.entry))
+
+    def hash(self) -> Digest:
+        """Returns the digest of the entry, its kind, time, sequence and previous hash."""
+        place: dict[str, Json] = {
+            "kind": self.kind,
+            "previous": self.previous,
+            "sequence": self.sequence,
+            "time": self.time,
+        }
+        return digest("fedscore/ledger-entry/1", canonical_json(place), self.body())
+
+
+# What is left.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The institution's own limits, each for each population separately.
+
+    Attributes:
+        lifetime: budget units, in [0, 2^62]. Never renewed.
+        yearly: budget units within any 365 days, in [0, lifetime].
+    """
+
+    lifetime: BudgetUnits
+    yearly: BudgetUnits
+
+    def __post_init__(self) -> None:
+        _require_whole("lifetime limit", self.lifetime, 0)
+        _require_whole("yearly limit", self.yearly, 0)
+        if self.yearly > self.lifetime:
+            raise PrivacyError(
+                f"Expected the yearly limit {self.yearly} to lie within the lifetime limit "
+                f"{self.lifetime}."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PopulationBalance:
+    """One population's totals and what is left of each limit, in budget units, all >= 0."""
+
+    charged_lifetime: BudgetUnits
+    charged_in_window: BudgetUnits
+    left_lifetime: BudgetUnits
+    left_in_window: BudgetUnits
+
+    @property
+    def left(self) -> BudgetUnits:
+        """What can still be reserved now."""
+        return min(self.left_lifetime, self.left_in_window)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """Where the ledger stands at one time; open plans in the order of their reservation."""
+
+    trained: PopulationBalance
+    held_out: PopulationBalance
+    open_plans: tuple[Digest, ...]
+
+    def of(self, population: Population) -> PopulationBalance:
+        """Returns the totals of one population."""
+        return self.trained if population is Population.TRAINED else self.held_out
+
+
+# The fold. `record` costs the same however long the ledger is; a balance, one step a plan.
+
+
+@dataclass(slots=True, kw_only=True)
+class PlanAccount:
+    """What the entries so far say about one plan. Changed only by `record`."""
+
+    price: Price
+    latest_time: int
+    is_open: bool = True
+    spent: dict[Population, int] = field(default_factory=lambda: dict.fromkeys(Population, 0))
+    attempts: set[tuple[str, int, int]] = field(default_factory=set)
+
+    def charge(self, population: Population) -> int:
+        """Returns what the plan is charged: its price while open, what it spent once closed."""
+        return self.price.of(population) if self.is_open else self.spent[population]
+
+
+@dataclass(slots=True, kw_only=True)
+class Account:
+    """What the entries so far say. Starts empty; changed only by `record`."""
+
+    sequence: int = 0
+    head: Digest = GENESIS
+    latest_time: int = 0
+    split: Digest | None = None
+    plans: dict[Digest, PlanAccount] = field(default_factory=dict)
+
+
+def following(account: Account, now: int, entry: Entry) -> Recorded:
+    """Returns the entry in the next place of the chain, at the later of `now` and the last time.
+
+    Args:
+        account: the fold of all entries before.
+        now: what the clock says, in seconds since 1970.
+        entry: what happened.
+
+    Raises:
+        ConfigurationError: the clock is outside [0, LATEST_TIME].
+    """
+    return Recorded(
+        sequence=account.sequence + 1,
+        time=_ledger_time(account, now),
+        previous=account.head,
+        entry=entry,
+    )
+
+
+def record(account: Account, recorded: Recorded) -> None:
+    """Adds one entry to the account if it obeys every rule; otherwise changes nothing.
+
+    The institution's limits are not a rule of the chain, for they may change over the years:
+    `check_reservation` applies them when a plan is reserved.
+
+    Raises:
+        PrivacyError: a rule is broken; the message says which.
+    """
+    _follows(account, recorded)
+    _check_rules(account, recorded.entry)
+    _apply(account, recorded)
+
+
+def check_reservation(account: Account, reserved: Reserved, now: int, limits: Limits) -> None:
+    """Returns only if the plan may be reserved now and its price fits both limits.
+
+    Raises:
+        PrivacyError: the plan was reserved before, or its split is not the ledger's.
+        BudgetExhausted: the price is above what is left to one population.
+        ConfigurationError: the clock is outside [0, LATEST_TIME].
+    """
+    _check_rules(account, reserved)
+    standing = balance_of(account, now, limits)
+    for population in Population:
+        asked, side = reserved.price.of(population), standing.of(population)
+        if asked > side.left:
+            if side.left_lifetime <= side.left_in_window:
+                limit = f"the lifetime limit of {limits.lifetime}, which never renews"
+            else:
+                limit = f"the limit of {limits.yearly} within 365 days"
+            raise BudgetExhausted(
+                f"Plan {reserved.plan[:16]} asks {asked} budget units of the {population} people; "
+                f"{side.left} are left of {limit}. Refuse the plan, close plans that ended, or "
+                "let the institution decide on its limits."
+            )
+
+
+def balance_of(account: Account, now: int, limits: Limits) -> Balance:
+    """Returns the totals charged and what is left, given the fold of the entries.
+
+    Args:
+        account: the fold of all entries.
+        now: what the clock says, in seconds since 1970; a time before the last entry counts as it.
+        limits: the institution's limits. Totals above them (they were lowered) leave 0.
+
+    Raises:
+        ConfigurationError: the clock is outside [0, LATEST_TIME].
+    """
+    window_start = _ledger_time(account, now) - WINDOW_SECONDS
+    plans = account.plans.values()
+    in_window = [plan for plan in plans if plan.is_open or plan.latest_time >= window_start]
+
+    def side(population: Population) -> PopulationBalance:
+        charged = sum(plan.charge(population) for plan in plans)
+        charged_in_window = sum(plan.charge(population) for plan in in_window)
+        return PopulationBalance(
+            charged_lifetime=BudgetUnits(charged),
+            charged_in_window=BudgetUnits(charged_in_window),
+            left_lifetime=BudgetUnits(max(0, limits.lifetime - charged)),
+            left_in_window=BudgetUnits(max(0, limits.yearly - charged_in_window)),
+        )
+
+    return Balance(
+        trained=side(Population.TRAINED),
+        held_out=side(Population.HELD_OUT),
+        open_plans=tuple(name for name, plan in account.plans.items() if plan.is_open),
+    )
+
+
+def fold(entries: Iterable[Recorded]) -> Account:
+    """Returns the account of a whole ledger, every rule of every entry checked.
+
+    Raises:
+        PrivacyError: an entry breaks a rule; the message says which.
+    """
+    account = Account()
+    for recorded in entries:
+        record(account, recorded)
+    return account
+
+
+def balance(entries: Iterable[Recorded], now: int, limits: Limits) -> Balance:
+    """Returns what a whole ledger charges and leaves: `balance_of` its `fold`."""
+    return balance_of(fold(entries), now, limits)
+
+
+# The rules.
+
+
+def _follows(account: Account, recorded: Recorded) -> None:
+    if recorded.sequence != account.sequence + 1:
+        raise PrivacyError(
+            f"Expected sequence={account.sequence + 1}, got sequence={recorded.sequence}."
+        )
+    if recorded.previous != account.head:
+        raise PrivacyError("The previous hash is not the hash of the entry before.")
+    if recorded.time < account.latest_time:
+        raise PrivacyError("The time is before that of the entry before.")
+
+
+def _plan_was_never_reserved(account: Account, reserved: Reserved) -> None:
+    if reserved.plan in account.plans:
+        raise PrivacyError(f"Plan {reserved.plan[:16]} was reserved before; it is reserved once.")
+
+
+def _split_never_changes(account: Account, reserved: Reserved) -> None:
+    if account.split not in (None, reserved.split):
+        raise PrivacyError(
+            f"Plan {reserved.plan[:16]} splits people into trained and held out in another way "
+            "than this ledger has counted: their totals would add."
+        )
+
+
+def _plan_is_open(account: Account, entry: Spent | Closed) -> None:
+    plan = account.plans.get(entry.plan)
+    if plan is None or not plan.is_open:
+        raise PrivacyError(f"Plan {entry.plan[:16]} has no open reservation.")
+
+
+def _attempt_is_new(account: Account, spent: Spent) -> None:
+    if (spent.question, spent.round, spent.attempt) in account.plans[spent.plan].attempts:
+        raise PrivacyError(
+            f"Attempt {spent.attempt} of round {spent.round} of {spent.question} of plan "
+            f"{spent.plan[:16]} was spent before; another answer to it is refused."
+        )
+
+
+def _spending_fits_the_reservation(account: Account, spent: Spent) -> None:
+    plan = account.plans[spent.plan]
+    left = plan.price.of(spent.population) - plan.spent[spent.population]
+    if spent.units > left:
+        raise BudgetExhausted(
+            f"Plan {spent.plan[:16]} asks {spent.units} budget units of the {spent.population} "
+            f"people; {left} are left of the {plan.price.of(spent.population)} it reserved."
+        )
+
+
+def _check_rules(account: Account, entry: Entry) -> None:
+    match entry:
+        case Reserved():
+            _plan_was_never_reserved(account, entry)
+            _split_never_changes(account, entry)
+        case Spent():
+            _plan_is_open(account, entry)
+            _attempt_is_new(account, entry)
+            _spending_fits_the_reservation(account, entry)
+        case Closed():
+            _plan_is_open(account, entry)
+        case unreachable:  # pragma: no cover - mypy proves that no kind is forgotten
+            assert_never(unreachable)
+
+
+def _apply(account: Account, recorded: Recorded) -> None:
+    account.sequence, account.head = recorded.sequence, recorded.hash()
+    account.latest_time = recorded.time
+    match recorded.entry:
+        case Reserved() as reserved:
+            account.split = reserved.split
+            plan = PlanAccount(price=reserved.price, latest_time=recorded.time)
+            account.plans[reserved.plan] = plan
+        case Spent() as spent:
+            plan = account.plans[spent.plan]
+            plan.spent[spent.population] += spent.units
+            plan.attempts.add((spent.question, spent.round, spent.attempt))
+        case Closed() as closed:
+            plan = account.plans[closed.plan]
+            plan.is_open = False
+            plan.attempts.clear()
+        case unreachable:  # pragma: no cover - mypy proves that no kind is forgotten
+            assert_never(unreachable)
+    plan.latest_time = recorded.time
+
+
+# The values.
+
+
+def _ledger_time(account: Account, now: int) -> int:
+    _require_time(now)
+    return max(now, account.latest_time)
+
+
+def _require_time(time: int) -> None:
+    if type(time) is not int or not 0 <= time <= LATEST_TIME:
+        raise ConfigurationError(
+            f"Expected the clock to say whole seconds since 1970 in [0, 2^34], got {time!r}. "
+            "Correct the clock of this machine."
+        )
+
+
+def _require_digest(name: str, value: Digest) -> None:
+    if type(value) is not str or not _DIGEST.fullmatch(value):
+        raise PrivacyError(f"Expected the {name} as 64 lower-case hexadecimal digits.")
+
+
+def _require_whole(name: str, value: int, lowest: int) -> None:
+    if type(value) is not int or not lowest <= value <= LARGEST_UNITS:
+        raise PrivacyError(f"Expected {name} as a whole number in [{lowest}, 2^62], got {value!r}.")
