@@ -1,0 +1,1 @@
+"""The institution: its table, its ledger, its policy, its answers."""

@@ -10,32 +10,47 @@ seen in a signed header. Keep the file on a disk of this machine: locks and the 
 not work over a network.
 """
 
-import fcntl
-import os
 import sqlite3
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import msgspec
 
+from clients.ledger_file import (
+    CAREFUL,
+    DURABLE,
+    MACHINE_FAILED,
+    READ_ONLY,
+    beside,
+    connect,
+    empty_ledger,
+    errors_of,
+    existing,
+    lock,
+    result_code,
+    set_pragmas,
+    write_empty_ledger,
+)
 from federation.canonical import Digest
 from federation.errors import ConfigurationError, FedscoreError, LedgerCorrupt, PrivacyError
-from federation.privacy.ledger_rules import (
+from federation.privacy.ledger_entries import (
     GENESIS,
     KINDS,
-    Account,
-    Balance,
     Closed,
     Entry,
-    Limits,
     Recorded,
     Reserved,
     Spent,
+)
+from federation.privacy.ledger_rules import (
+    Account,
+    Balance,
+    Limits,
     balance_of,
     check_reservation,
     following,
@@ -45,51 +60,6 @@ from federation.privacy.units import Price
 
 Head = tuple[int, Digest]
 """Sequence and hash of a ledger's last entry."""
-
-BUSY_SECONDS = 0.5
-
-# The insert trigger makes the three checks itself: INSERT OR REPLACE would otherwise delete a row
-# without firing the delete trigger, because recursive_triggers is off by default.
-_SCHEMA = f"""
-CREATE TABLE entry (
-    sequence INTEGER PRIMARY KEY,
-    time INTEGER NOT NULL,
-    previous TEXT NOT NULL,
-    hash TEXT NOT NULL UNIQUE,
-    kind TEXT NOT NULL,
-    body TEXT NOT NULL
-) STRICT;
-CREATE TRIGGER entry_is_appended BEFORE INSERT ON entry
-WHEN NEW.sequence IS NOT (SELECT coalesce(max(sequence), 0) + 1 FROM entry)
-    OR NEW.previous IS NOT coalesce(
-        (SELECT hash FROM entry ORDER BY sequence DESC LIMIT 1), '{GENESIS}')
-    OR EXISTS (SELECT 1 FROM entry WHERE hash = NEW.hash)
-BEGIN SELECT RAISE(ABORT, 'an entry can only follow the last one'); END;
-CREATE TRIGGER entry_is_never_updated BEFORE UPDATE ON entry
-BEGIN SELECT RAISE(ABORT, 'an entry is never changed'); END;
-CREATE TRIGGER entry_is_never_deleted BEFORE DELETE ON entry
-BEGIN SELECT RAISE(ABORT, 'an entry is never deleted'); END;
-"""  # noqa: S608 - a constant, no value from outside is pasted into it
-
-_CAREFUL = (("trusted_schema", "OFF", 0), ("cell_size_check", "ON", 1))
-_READ_ONLY = (*_CAREFUL, ("query_only", "ON", 1))
-_DURABLE = (
-    ("journal_mode", "WAL", "wal"),
-    ("synchronous", "FULL", 2),
-    ("fullfsync", "ON", 1),  # on macOS, fsync alone does not reach the disk
-)
-
-_MACHINE_FAILED = {
-    sqlite3.SQLITE_BUSY: "Another program holds it: stop that program.",
-    sqlite3.SQLITE_LOCKED: "Another program holds it: stop that program.",
-    sqlite3.SQLITE_FULL: "The disk is full: free some space.",
-    sqlite3.SQLITE_READONLY: "It cannot be written: correct the permissions of file and directory.",
-    sqlite3.SQLITE_PERM: "It cannot be opened: correct the permissions of file and directory.",
-    sqlite3.SQLITE_CANTOPEN: "It cannot be opened: correct the permissions; if a -wal file lies "
-    "beside it without its -shm file, create that one, empty.",
-    sqlite3.SQLITE_IOERR: "The disk refused: check its health, its space and the quota.",
-    sqlite3.SQLITE_NOMEM: "The machine is out of memory: free some.",
-}
 
 
 class Ledger:
@@ -124,15 +94,15 @@ class Ledger:
             ConfigurationError: something is there already, or nothing can be written there.
         """
         path = path.resolve()
-        with _errors_of(path), ExitStack() as resources:
-            _lock(path, resources)
-            for there in (path, _beside(path, "-wal"), _beside(path, "-journal")):
+        with errors_of(path), ExitStack() as resources:
+            lock(path, resources)
+            for there in (path, beside(path, "-wal"), beside(path, "-journal")):
                 if there.exists():
                     raise ConfigurationError(
                         f"{there} exists. A new ledger would forget what was spent: open the one "
                         "that is there."
                     )
-            _write_empty_ledger(path)
+            write_empty_ledger(path)
         return cls.open(path, clock)
 
     @classmethod
@@ -152,14 +122,14 @@ class Ledger:
             LedgerCorrupt: the content contradicts itself; the message names the first bad sequence.
         """
         path = path.resolve()
-        with _errors_of(path), ExitStack() as resources:
-            if stat.S_IMODE(_existing(path).st_mode) & 0o077:
+        with errors_of(path), ExitStack() as resources:
+            if stat.S_IMODE(existing(path).st_mode) & 0o077:
                 raise ConfigurationError(f"Others may access the ledger: run `chmod 600 {path}`.")
-            _lock(path, resources)
-            connection = _connect(path, "mode=rw", resources)
-            _set(connection, _CAREFUL)
+            lock(path, resources)
+            connection = connect(path, "mode=rw", resources)
+            set_pragmas(connection, CAREFUL)
             ledger = cls(path, clock, connection)
-            _set(connection, _DURABLE)
+            set_pragmas(connection, DURABLE)
             ledger._resources = resources.pop_all()
             return ledger
 
@@ -179,14 +149,14 @@ class Ledger:
             LedgerCorrupt: the content contradicts itself; the message names the first bad sequence.
         """
         path = path.resolve()
-        with _errors_of(path), ExitStack() as resources:
-            _existing(path)
-            log = _beside(path, "-wal")
+        with errors_of(path), ExitStack() as resources:
+            existing(path)
+            log = beside(path, "-wal")
             # Without a log the file is complete; SQLite would create log and index to read it.
             has_log = log.exists() and log.stat().st_size > 0
             access = "mode=ro&readonly_shm=1" if has_log else "mode=ro&immutable=1"
-            connection = _connect(path, access, resources)
-            _set(connection, _READ_ONLY)
+            connection = connect(path, access, resources)
+            set_pragmas(connection, READ_ONLY)
             connection.execute("BEGIN")  # one consistent view, whatever a daemon writes meanwhile
             ledger = cls(path, clock, connection)
             ledger._resources = resources.pop_all()
@@ -315,7 +285,7 @@ class Ledger:
 
     @contextmanager
     def _use(self) -> Iterator[None]:
-        with self._mutex, _errors_of(self._path):
+        with self._mutex, errors_of(self._path):
             if not self._is_usable:
                 raise ConfigurationError(
                     f"{self._path} is closed, or an earlier write to it failed: open it again."
@@ -357,7 +327,7 @@ class Ledger:
 
     def _refolded(self) -> Account:
         query = "SELECT type, name, sql FROM sqlite_schema ORDER BY name"
-        with _empty_ledger() as empty:
+        with empty_ledger() as empty:
             expected = empty.execute(query).fetchall()
         if self._connection.execute(query).fetchall() != expected:
             raise LedgerCorrupt(
@@ -386,7 +356,7 @@ class Ledger:
                 yield recorded
                 sequence += 1
         except (FedscoreError, msgspec.DecodeError, sqlite3.Error) as error:
-            if _result_code(error) in _MACHINE_FAILED:
+            if result_code(error) in MACHINE_FAILED:
                 raise
             raise LedgerCorrupt(
                 f"{self._path} is damaged at sequence {sequence}: {str(error).rstrip('.')}. "
@@ -405,100 +375,3 @@ def _decoded(row: tuple[object, ...]) -> tuple[Recorded, str]:
     if recorded.body().decode() != body:
         raise LedgerCorrupt("Its body is not in canonical form.")
     return recorded, stored_hash
-
-
-@contextmanager
-def _errors_of(path: Path) -> Iterator[None]:
-    """Turns what SQLite and the operating system raise into the errors of our tree."""
-    try:
-        yield
-    except OSError as error:
-        raise ConfigurationError(
-            f"{path}: {error.strerror}. Correct the path, the permissions or the disk."
-        ) from error
-    except sqlite3.Error as error:
-        if advice := _MACHINE_FAILED.get(_result_code(error)):
-            raise ConfigurationError(f"{path}: {error}. {advice} Then open it again.") from error
-        raise LedgerCorrupt(
-            f"{path} is not a ledger, is damaged, or another program wrote to it: {error}. "
-            "Stop, and restore a copy that verifies."
-        ) from error
-
-
-def _result_code(error: Exception) -> int:
-    """Returns SQLite's primary result code (sqlite.org/rescode.html); 0 if there is none."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
-def _existing(path: Path) -> os.stat_result:
-    try:
-        return path.stat()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ConfigurationError(
-            f"No ledger at {path}. Restore it if there was one; only a new institution makes a "
-            "new one."
-        ) from error
-
-
-def _lock(path: Path, resources: ExitStack) -> None:
-    handle = os.open(_beside(path, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    resources.callback(os.close, handle)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ConfigurationError(
-            f"{path} is open for writing in another process or another part of this one. "
-            "One daemon owns a ledger: stop the other."
-        ) from error
-
-
-def _connect(path: Path, access: str, resources: ExitStack) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        f"{path.as_uri()}?{access}",
-        uri=True,
-        timeout=BUSY_SECONDS,
-        isolation_level=None,  # transactions are begun and committed by name
-        check_same_thread=False,  # the mutex of the ledger does it
-    )
-    resources.callback(connection.close)
-    return connection
-
-
-def _set(connection: sqlite3.Connection, pragmas: tuple[tuple[str, str, object], ...]) -> None:
-    for pragma, setting, expected in pragmas:
-        connection.execute(f"PRAGMA {pragma}={setting}")
-        if connection.execute(f"PRAGMA {pragma}").fetchone() != (expected,):
-            raise ConfigurationError(
-                f"SQLite {sqlite3.sqlite_version} does not keep {pragma}={setting} here, which a "
-                "ledger needs: use a local disk or another SQLite."
-            )
-
-
-@contextmanager
-def _empty_ledger() -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(_SCHEMA)
-        yield connection
-
-
-def _write_empty_ledger(path: Path) -> None:
-    """Puts a whole empty ledger at `path` in one step, so that no crash leaves half of one."""
-    with _empty_ledger() as empty:
-        content = empty.serialize()
-    draft = _beside(path, ".new")
-    draft.unlink(missing_ok=True)
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(handle)
-    draft.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

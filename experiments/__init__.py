@@ -1,0 +1,1 @@
+"""Experiments and benchmarks; run from a checkout, never in the wheel."""

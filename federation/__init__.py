@@ -1,0 +1,1 @@
+"""The shared protocol: pure functions and types that both sides import."""

@@ -42,13 +42,13 @@ class PrivacyError(FedscoreError):
     exit_code = 77  # EX_NOPERM
 
 
-class BudgetExhausted(PrivacyError):
+class BudgetExhausted(PrivacyError):  # noqa: N818  the word that operators use
     """The price does not fit the budget. The institution decides, nobody else."""
 
     exit_code = 79  # one past the last code of sysexits: an exhausted privacy budget
 
 
-class LedgerCorrupt(FedscoreError):
+class LedgerCorrupt(FedscoreError):  # noqa: N818  the word that operators use
     """The ledger contradicts itself or a head seen elsewhere. The process stops."""
 
     exit_code = 74  # EX_IOERR

@@ -1,0 +1,1 @@
+"""What is promised, what is drawn, what it costs."""

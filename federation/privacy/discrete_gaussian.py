@@ -77,8 +77,9 @@ def _propose(
     uniform = (words[2 * tries :] >> np.uint64(11)).astype(np.float64) * 2.0**-53
     magnitudes = (steps << bits) + places.astype(np.int64)
     kept = (uniform < keep_probability) & ~(negative & (magnitudes == 0))
-    signed: NDArray[np.int64] = np.where(negative, -magnitudes, magnitudes)
-    return signed[kept]
+    signed = np.where(negative, -magnitudes, magnitudes)
+    drawn: NDArray[np.int64] = signed[kept]
+    return drawn
 
 
 @lru_cache(maxsize=64)

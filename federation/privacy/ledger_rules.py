@@ -17,140 +17,25 @@ The chain is hashed, not signed. It shows damage and careless edits. Whoever may
 write another consistent chain; a head seen earlier in a signed header shows that one.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import assert_never
 
-import msgspec
-
-from federation.canonical import Digest, Json, canonical_json, digest
-from federation.errors import BudgetExhausted, ConfigurationError, PrivacyError
-from federation.privacy.units import LARGEST_UNITS, BudgetUnits, Population, Price
+from federation.canonical import Digest
+from federation.errors import BudgetExhausted, PrivacyError
+from federation.privacy.ledger_entries import (
+    GENESIS,
+    Closed,
+    Entry,
+    Recorded,
+    Reserved,
+    Spent,
+    require_time,
+    require_whole,
+)
+from federation.privacy.units import BudgetUnits, Population, Price
 
 WINDOW_SECONDS = 365 * 24 * 60 * 60
-LATEST_TIME = 2**34
-"""The year 2514. A clock that counts milliseconds is beyond it and refused."""
-
-GENESIS = Digest("0" * 64)
-"""The head of an empty ledger, and the previous hash of the first entry."""
-
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_QUESTION = re.compile(r"[a-z0-9-]{1,40}")
-
-
-# The entries. To add a kind: its class, its rules, and one case in `_check_rules` and `_apply`.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reserved:
-    """The full price of a plan, all its rounds and retries, is set aside.
-
-    Attributes:
-        plan: the plan's digest. It can be reserved once in the life of a ledger.
-        price: budget units set aside for each population.
-        split: digest of the federation's public salt and held-out fraction. One ledger knows one
-            split: under another, people trained on would become held out, and their totals add.
-    """
-
-    plan: Digest
-    price: Price
-    split: Digest
-
-    def __post_init__(self) -> None:
-        _require_digest("plan", self.plan)
-        _require_digest("split", self.split)
-        if not isinstance(self.price, Price):
-            raise PrivacyError("Expected the price to be a Price.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
-    """One attempt at one round of a question is charged, before its noise is drawn.
-
-    Attributes:
-        plan: digest of a plan with an open reservation.
-        question: name of the question within the plan, 1 to 40 characters of [a-z0-9-].
-        round: number of the round, >= 0.
-        attempt: number of the attempt at this round, >= 0.
-        population: whom the question is about.
-        units: the charge, > 0, in budget units.
-    """
-
-    plan: Digest
-    question: str
-    round: int
-    attempt: int
-    population: Population
-    units: BudgetUnits
-
-    def __post_init__(self) -> None:
-        _require_digest("plan", self.plan)
-        if type(self.question) is not str or not _QUESTION.fullmatch(self.question):
-            raise PrivacyError("Expected a question named by 1 to 40 characters of [a-z0-9-].")
-        _require_whole("round", self.round, 0)
-        _require_whole("attempt", self.attempt, 0)
-        if not isinstance(self.population, Population):
-            raise PrivacyError("Expected the population to be a Population.")
-        _require_whole("units", self.units, 1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Closed:
-    """The plan ended: what it reserved and never spent is released, and nothing more is spent."""
-
-    plan: Digest
-
-    def __post_init__(self) -> None:
-        _require_digest("plan", self.plan)
-
-
-Entry = Reserved | Spent | Closed
-
-KINDS: dict[str, type[Reserved] | type[Spent] | type[Closed]] = {
-    "reserved": Reserved,
-    "spent": Spent,
-    "closed": Closed,
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
-    """An entry with its place in the chain.
-
-    Attributes:
-        sequence: 1 for the first entry, then one more each.
-        time: seconds since 1970 by the institution's clock, in [0, LATEST_TIME].
-        previous: hash of the entry before, GENESIS for the first.
-        entry: what happened.
-    """
-
-    sequence: int
-    time: int
-    previous: Digest
-    entry: Entry
-
-    def __post_init__(self) -> None:
-        _require_time(self.time)
-
-    @property
-    def kind(self) -> str:
-        """The name of the entry's kind, a key of KINDS."""
-        return type(self.entry).__name__.lower()
-
-    def body(self) -> bytes:
-        """Returns the canonical JSON of the entry alone."""
-        return canonical_json(msgspec.to_builtins(self.entry))
-
-    def hash(self) -> Digest:
-        """Returns the digest of the entry, its kind, time, sequence and previous hash."""
-        place: dict[str, Json] = {
-            "kind": self.kind,
-            "previous": self.previous,
-            "sequence": self.sequence,
-            "time": self.time,
-        }
-        return digest("fedscore/ledger-entry/1", canonical_json(place), self.body())
 
 
 # What is left.
@@ -169,8 +54,8 @@ class Limits:
     yearly: BudgetUnits
 
     def __post_init__(self) -> None:
-        _require_whole("lifetime limit", self.lifetime, 0)
-        _require_whole("yearly limit", self.yearly, 0)
+        require_whole("lifetime limit", self.lifetime, 0)
+        require_whole("yearly limit", self.yearly, 0)
         if self.yearly > self.lifetime:
             raise PrivacyError(
                 f"Expected the yearly limit {self.yearly} to lie within the lifetime limit "
@@ -432,23 +317,5 @@ def _apply(account: Account, recorded: Recorded) -> None:
 
 
 def _ledger_time(account: Account, now: int) -> int:
-    _require_time(now)
+    require_time(now)
     return max(now, account.latest_time)
-
-
-def _require_time(time: int) -> None:
-    if type(time) is not int or not 0 <= time <= LATEST_TIME:
-        raise ConfigurationError(
-            f"Expected the clock to say whole seconds since 1970 in [0, 2^34], got {time!r}. "
-            "Correct the clock of this machine."
-        )
-
-
-def _require_digest(name: str, value: Digest) -> None:
-    if type(value) is not str or not _DIGEST.fullmatch(value):
-        raise PrivacyError(f"Expected the {name} as 64 lower-case hexadecimal digits.")
-
-
-def _require_whole(name: str, value: int, lowest: int) -> None:
-    if type(value) is not int or not lowest <= value <= LARGEST_UNITS:
-        raise PrivacyError(f"Expected {name} as a whole number in [{lowest}, 2^62], got {value!r}.")

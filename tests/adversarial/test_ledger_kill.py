@@ -15,7 +15,14 @@ import pytest
 
 from clients.ledger import Ledger
 from federation.canonical import digest
-from federation.privacy.ledger_rules import Closed, Entry, Limits, Recorded, Reserved, Spent
+from federation.privacy.ledger_entries import (
+    Closed,
+    Entry,
+    Recorded,
+    Reserved,
+    Spent,
+)
+from federation.privacy.ledger_rules import Limits
 from federation.privacy.units import BudgetUnits, Population, Price
 
 LIVES = 130

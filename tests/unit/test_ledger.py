@@ -15,15 +15,15 @@ import pytest
 from clients.ledger import Ledger
 from federation.canonical import digest
 from federation.errors import BudgetExhausted, ConfigurationError, LedgerCorrupt, PrivacyError
-from federation.privacy.ledger_rules import (
+from federation.privacy.ledger_entries import (
     GENESIS,
     LATEST_TIME,
     Closed,
-    Limits,
     Recorded,
     Reserved,
     Spent,
 )
+from federation.privacy.ledger_rules import Limits
 from federation.privacy.units import BudgetUnits, Population, Price
 
 PLAN, OTHER_PLAN, SPLIT = digest("test/plan", b"1"), digest("test/plan", b"2"), digest("test/split")
@@ -268,7 +268,7 @@ def test_a_directory_in_place_of_a_ledger_is_a_configuration_error(path: Path) -
 def test_a_machine_whose_sqlite_is_not_durable_is_refused(
     stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clients.ledger._DURABLE", (("synchronous", "OFF", 2),))
+    monkeypatch.setattr("clients.ledger.DURABLE", (("synchronous", "OFF", 2),))
     with pytest.raises(ConfigurationError, match="does not keep synchronous"):
         Ledger.open(stored, noon)
 

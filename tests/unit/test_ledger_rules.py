@@ -9,19 +9,21 @@ from hypothesis import strategies as st
 
 from federation.canonical import Digest, digest
 from federation.errors import BudgetExhausted, ConfigurationError, PrivacyError
-from federation.privacy.ledger_rules import (
+from federation.privacy.ledger_entries import (
     GENESIS,
     KINDS,
     LATEST_TIME,
-    WINDOW_SECONDS,
-    Account,
-    Balance,
     Closed,
     Entry,
-    Limits,
     Recorded,
     Reserved,
     Spent,
+)
+from federation.privacy.ledger_rules import (
+    WINDOW_SECONDS,
+    Account,
+    Balance,
+    Limits,
     balance,
     balance_of,
     check_reservation,

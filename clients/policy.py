@@ -1,0 +1,135 @@
+"""The institution's own rules: what it takes part in, and what it never spends more than."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from federation.errors import ConfigurationError
+from federation.messages import RefusalCode
+from federation.plan import Plan
+from federation.pricing import PlanPrice
+from federation.privacy.accountant import epsilon_of, require_target, units_within
+from federation.privacy.ledger_rules import Balance, Limits
+from federation.privacy.units import Delta, Epsilon, Population
+
+SECONDS_PER_YEAR: Final = 365 * 86_400
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an institution's people have decided, in its own configuration file.
+
+    Attributes:
+        coordinator: the only Ed25519 key whose plans are considered, 64 hexadecimal digits.
+        purposes: the purposes that are allowed, compared letter by letter.
+        least_quorum: m of a plan must be at least this.
+        least_colluders: c of a plan must be at least this, >= 1.
+        delta: every epsilon below is stated at this delta; a plan's may not be larger.
+        epsilon_per_plan: largest epsilon of one plan.
+        epsilon_per_year: largest epsilon of all that falls in a sliding year.
+        epsilon_lifetime: largest epsilon ever; never renewed.
+    """
+
+    coordinator: str
+    purposes: tuple[str, ...]
+    least_quorum: int
+    least_colluders: int
+    delta: float
+    epsilon_per_plan: float
+    epsilon_per_year: float
+    epsilon_lifetime: float
+
+    def __post_init__(self) -> None:
+        for epsilon in (self.epsilon_per_plan, self.epsilon_per_year, self.epsilon_lifetime):
+            require_target(epsilon, self.delta)
+        if not self.epsilon_per_plan <= self.epsilon_per_year <= self.epsilon_lifetime:
+            raise ConfigurationError(
+                "policy: expected epsilon_per_plan <= epsilon_per_year <= epsilon_lifetime."
+            )
+        if self.least_quorum < 3 or self.least_colluders < 1:
+            raise ConfigurationError("policy: expected least_quorum >= 3, least_colluders >= 1.")
+
+    @property
+    def limits(self) -> Limits:
+        """The ledger's limits: yearly and lifetime epsilon as mu^2, rounded down."""
+        delta = Delta(self.delta)
+        return Limits(
+            lifetime=units_within(Epsilon(self.epsilon_lifetime), delta),
+            yearly=units_within(Epsilon(self.epsilon_per_year), delta),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One rule of the policy held against one plan.
+
+    Attributes:
+        text: the rule with both figures, for the institution's own people.
+        holds: whether the plan keeps it.
+        code: what the coordinator is told if it does not.
+    """
+
+    text: str
+    holds: bool
+    code: RefusalCode
+
+
+def consider(plan: Plan, price: PlanPrice, policy: Policy, balance: Balance) -> tuple[Rule, ...]:
+    """Returns every rule with pass or fail; the institution takes part only if all hold.
+
+    Args:
+        plan: signed, valid now, for this institution's schema: checked before.
+        price: of the plan.
+        policy: the institution's own.
+        balance: of its ledger, under `policy.limits`.
+    """
+    delta = Delta(policy.delta)
+    rules = [
+        Rule(
+            text=f"coordinator {plan.coordinator[:16]}... is the one we trust",
+            holds=plan.coordinator == policy.coordinator,
+            code=RefusalCode.SIGNATURE,
+        ),
+        Rule(
+            text=f"purpose {plan.purpose!r} is one of {', '.join(policy.purposes) or 'none'}",
+            holds=plan.purpose in policy.purposes,
+            code=RefusalCode.POLICY,
+        ),
+        Rule(
+            text=f"quorum {plan.participation.quorum} is at least {policy.least_quorum}",
+            holds=plan.participation.quorum >= policy.least_quorum,
+            code=RefusalCode.PARTICIPANTS,
+        ),
+        Rule(
+            text=f"colluders {plan.participation.colluders} are at least {policy.least_colluders}",
+            holds=plan.participation.colluders >= policy.least_colluders,
+            code=RefusalCode.PARTICIPANTS,
+        ),
+        Rule(
+            text=f"delta {plan.privacy.delta:g} is at most {policy.delta:g}",
+            holds=plan.privacy.delta <= policy.delta,
+            code=RefusalCode.POLICY,
+        ),
+    ]
+    for population in Population:
+        units = price.price.of(population)
+        epsilon = epsilon_of(units, delta)
+        left = balance.of(population)
+        rules.append(
+            Rule(
+                text=f"{population}: epsilon {epsilon:.4g} of this plan is at most "
+                f"{policy.epsilon_per_plan:g}",
+                holds=math.isfinite(epsilon) and epsilon <= policy.epsilon_per_plan,
+                code=RefusalCode.PRICE,
+            )
+        )
+        rules.append(
+            Rule(
+                text=f"{population}: {units} budget units fit the {left.left} that are left "
+                f"(year {left.left_in_window}, lifetime {left.left_lifetime})",
+                holds=units <= left.left,
+                code=RefusalCode.PRICE,
+            )
+        )
+    return tuple(rules)

@@ -1,0 +1,1 @@
+"""The scorecard: bins, training, points, reasons, evaluation, release."""

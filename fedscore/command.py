@@ -1,0 +1,384 @@
+"""The command line: nouns, then verbs. Everything heavy is imported where it is used."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from federation.errors import ConfigurationError, FedscoreError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from rich.table import Table
+
+    from clients.configuration import Configuration
+    from federation.plan import Plan
+    from federation.schema import Schema
+
+_SETTINGS: Final[dict[str, Any]] = {
+    "no_args_is_help": True,
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+}
+app = typer.Typer(
+    help="A national credit score, learned across institutions without pooling records.",
+    **_SETTINGS,
+)
+schema_app = typer.Typer(help="The public data contract.", **_SETTINGS)
+plan_app = typer.Typer(help="What is asked, of whom, at what privacy.", **_SETTINGS)
+ledger_app = typer.Typer(help="An institution's privacy budget.", **_SETTINGS)
+release_app = typer.Typer(help="Released scorecards.", **_SETTINGS)
+app.add_typer(schema_app, name="schema")
+app.add_typer(plan_app, name="plan")
+app.add_typer(ledger_app, name="ledger")
+app.add_typer(release_app, name="release")
+
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+_SchemaFile = Annotated[Path, typer.Option("--schema", help="The schema's TOML.")]
+_KeyFile = Annotated[
+    Path,
+    typer.Option(
+        "--key",
+        help="The coordinator's Ed25519 private key, PEM (openssl genpkey -algorithm ed25519).",
+    ),
+]
+_NotHeld = Annotated[
+    str, typer.Option(help="Features the table does not have, separated by commas.")
+]
+
+
+@schema_app.command("draft")
+def schema_draft(table: Path) -> None:
+    """Write a schema for a table to standard output; every bound is yours to confirm."""
+    from clients.schema_draft import draft
+
+    typer.echo(draft(table), nl=False)
+
+
+@schema_app.command("check")
+def schema_check(schema: Path, table: Path, not_held: _NotHeld = "") -> None:
+    """Hold a table against a schema; nothing is written, nothing is sent."""
+    import tempfile
+
+    from clients.snapshot import take_snapshot
+    from federation.population import Split
+    from federation.privacy.units import Population
+
+    with tempfile.TemporaryDirectory() as directory:
+        snapshot = take_snapshot(
+            _schema(schema),
+            table,
+            not_held=_names(not_held),
+            split=Split(salt="0" * 64, held_out_fraction=0.0),
+            directory=Path(directory) / "check",
+        )
+        people = snapshot.people(Population.TRAINED)
+    typer.echo(f"{table} keeps the contract: {people:,} people.")
+
+
+@plan_app.command("new")
+def plan_new(
+    schema: _SchemaFile,
+    coordinator: Annotated[
+        str, typer.Option(help="Ed25519 public key, 64 hex digits, or --key.")
+    ] = "",
+    key: Annotated[
+        Path | None, typer.Option(help="Take the public key from this private key file.")
+    ] = None,
+    *,
+    name: Annotated[str, typer.Option(help="What people call the plan.")],
+    federation: Annotated[str, typer.Option(help="The federation's identifier.")],
+    purpose: Annotated[str, typer.Option(help="What the score may be used for.")],
+    invite: Annotated[str, typer.Option(help="Institutions, separated by commas.")],
+    quorum: Annotated[int, typer.Option(help="m: answers a sum needs before it is opened.")],
+    colluders: Annotated[int, typer.Option(help="c >= 1: institutions that may conspire.")],
+    people: Annotated[int, typer.Option(help="N: public, rounded number of people.")],
+    most_per_institution: Annotated[int, typer.Option(help="Public: nobody has more people.")],
+    epsilon: Annotated[float, typer.Option(help="The promise to each person, in (0, 100].")],
+    delta: Annotated[
+        float | None, typer.Option(help="At most 1/N; min(1e-6, 1/(10 N)) if not given.")
+    ] = None,
+    held_out: Annotated[float, typer.Option(help="Share of people never trained on.")] = 0.25,
+    salt: Annotated[
+        str | None,
+        typer.Option(help="The federation's salt, 64 hex digits; only a new federation draws one."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="T: training rounds.")] = 20,
+    spare_attempts: Annotated[int, typer.Option(help="R: rounds that may be asked again.")] = 2,
+    days: Annotated[int, typer.Option(help="Validity from now.")] = 30,
+) -> None:
+    """Draft a plan to standard output; the noise follows from the target."""
+    from datetime import UTC, datetime
+
+    from federation.canonical import public_key_of
+    from federation.plan import plan_toml
+    from fedscore.planning import default_delta, new_plan
+    from fedscore.simulation import system_clock
+
+    if (key is None) == (coordinator == ""):
+        raise ConfigurationError("Name the coordinator by --coordinator or by --key.")
+    plan = new_plan(
+        schema=_schema(schema),
+        name=name,
+        federation=federation,
+        purpose=purpose,
+        coordinator=coordinator if key is None else public_key_of(_key(key)),
+        invited=tuple(sorted(_names(invite))),
+        quorum=quorum,
+        colluders=colluders,
+        spare_attempts=spare_attempts,
+        rounds=rounds,
+        people=people,
+        most_per_institution=most_per_institution,
+        held_out_fraction=held_out,
+        epsilon=epsilon,
+        delta=default_delta(people) if delta is None else delta,
+        valid_from=datetime.fromtimestamp(system_clock(), UTC),
+        days=days,
+        salt=salt,
+    )
+    typer.echo(plan_toml(plan), nl=False)
+
+
+@plan_app.command("price")
+def plan_price(plan: Path, schema: _SchemaFile, json: _Json = False) -> None:
+    """Show what a plan costs each person, and the noise and error to expect."""
+    from fedscore.price_sheet import price_sheet
+    from fedscore.tables import price_tables
+
+    sheet = price_sheet(_plan(plan), _schema(schema))
+    _show(sheet, price_tables(sheet), json=json)
+
+
+@plan_app.command("sign")
+def plan_sign(plan: Path, key: _KeyFile) -> None:
+    """Sign a plan in place with the coordinator's key."""
+    from federation.plan import plan_toml
+
+    signed = _plan(plan).signed(_key(key))
+    _replace(plan, plan_toml(signed).encode())
+    typer.echo(f"Signed plan {signed.name!r}, digest {signed.digest}.")
+
+
+@app.command()
+def simulate(
+    plan: Path,
+    schema: _SchemaFile,
+    key: _KeyFile,
+    out: Annotated[Path, typer.Option(help="New directory for plan, release and ledgers.")],
+    *,
+    institutions: Annotated[
+        Path | None, typer.Option(help="Directory with one configuration TOML per institution.")
+    ] = None,
+    deal: Annotated[
+        Path | None, typer.Option(help="One table, dealt evenly to the invited institutions.")
+    ] = None,
+    inspect: Annotated[
+        bool, typer.Option(help="Also train each institution's own card and compare exactly.")
+    ] = True,
+    json: _Json = False,
+) -> None:
+    """Run a signed plan with all its institutions in this process. No real ledger is touched."""
+    import tempfile
+
+    from fedscore.dealing import deal_table
+    from fedscore.progress import watching
+    from fedscore.simulation import simulate as run
+    from fedscore.tables import members_table, quality_table, statement_table
+
+    if (institutions is None) == (deal is None):
+        raise ConfigurationError("Name either --institutions DIRECTORY or --deal TABLE.")
+    read = _plan(plan)
+    contract = _schema(schema)
+    with tempfile.TemporaryDirectory() as scratch, watching(read.name, read.rounds) as watch:
+        members = (
+            _configurations(institutions)
+            if institutions is not None
+            else deal_table(read, contract, deal or Path(), Path(scratch))
+        )
+        simulation = run(
+            plan=read,
+            schema=contract,
+            members=members,
+            key=_key(key),
+            out=out,
+            watch=watch,
+            inspect=inspect,
+        )
+    tables = [statement_table(simulation.release), quality_table(simulation.release)]
+    if simulation.members:
+        tables.insert(0, members_table(simulation))
+    _show(simulation, tables, json=json)
+
+
+@app.command()
+def score(
+    release: Path,
+    table: Path,
+    out: Annotated[Path, typer.Option(help="New .parquet or .csv file for scores and reasons.")],
+    not_held: _NotHeld = "",
+    coordinator: Annotated[
+        str, typer.Option(help="Refuse a release of anyone but this public key.")
+    ] = "",
+) -> None:
+    """Score a Parquet or CSV table by a release, with reasons; streams, nothing leaves."""
+    from clients.scoring import score_table
+
+    people = score_table(_release(release, coordinator), table, out, not_held=_names(not_held))
+    typer.echo(f"Scored {people:,} rows into {out}.")
+
+
+@ledger_app.command("show")
+def ledger_show(ledger: Path, json: _Json = False) -> None:
+    """Show what an institution's ledger was charged, plan by plan."""
+    from clients.ledger import Ledger
+    from fedscore.simulation import system_clock
+    from fedscore.tables import ledger_rows, ledger_table
+
+    with Ledger.open_read_only(ledger, system_clock) as found:
+        rows = ledger_rows(found.entries())
+    _show(rows, [ledger_table(rows)], json=json)
+
+
+@ledger_app.command("verify")
+def ledger_verify(ledger: Path) -> None:
+    """Recompute a ledger's whole chain and every rule."""
+    from clients.ledger import Ledger
+    from fedscore.simulation import system_clock
+
+    with Ledger.open_read_only(ledger, system_clock) as found:
+        found.verify()
+        sequence, head = found.head()
+    typer.echo(f"{ledger} is whole: {sequence} entries, head {head}.")
+
+
+@release_app.command("show")
+def release_show(release: Path, json: _Json = False) -> None:
+    """Show a release: its promise, its quality and its card."""
+    from fedscore.tables import card_table, quality_table, statement_table
+
+    found = _release(release, "")
+    _show(found, [statement_table(found), quality_table(found), card_table(found)], json=json)
+
+
+@release_app.command("verify")
+def release_verify(
+    release: Path,
+    plan: Annotated[Path | None, typer.Option(help="The signed plan it must come from.")] = None,
+) -> None:
+    """Check a release's signature, its parity vectors, and that it comes from a plan."""
+    from federation.errors import ProtocolError
+    from federation.model.scoring import require_parity
+
+    found = _release(release, "")
+    require_parity(found)
+    if plan is None:
+        typer.echo(
+            f"The release is whole and signed by the key it names, {found.coordinator}. "
+            "Name the plan with --plan to check that this is your coordinator."
+        )
+        return
+    expected = _plan(plan)
+    expected.require_signed()
+    found.require_signed_by(expected.coordinator)
+    if found.plan != expected.digest:
+        raise ProtocolError("The release comes from another plan.")
+    typer.echo(f"The release comes from plan {expected.name!r} and its coordinator.")
+
+
+def main() -> None:
+    """Runs the command line; every expected failure is one clear message and its exit code."""
+    try:
+        app()
+    except FedscoreError as error:
+        typer.echo(f"fedscore: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"Cannot read {path}: {error.strerror}.") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return _read(path).decode()
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not a text file in UTF-8.") from error
+
+
+def _schema(path: Path) -> "Schema":
+    from federation.schema import load_schema
+
+    return load_schema(_text(path))
+
+
+def _plan(path: Path) -> "Plan":
+    from federation.plan import load_plan
+
+    return load_plan(_text(path))
+
+
+def _release(path: Path, coordinator: str) -> Any:  # noqa: ANN401  named where it is imported
+    from federation.model.release import load_release
+
+    release = load_release(_read(path))
+    if coordinator:
+        release.require_signed_by(coordinator)
+    return release
+
+
+def _key(path: Path) -> "Ed25519PrivateKey":
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(_read(path), password=None)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"{path} is not an unencrypted private key in PEM.") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigurationError(f"{path} is not an Ed25519 key.")
+    return key
+
+
+def _configurations(directory: Path) -> "tuple[Configuration, ...]":
+    from clients.configuration import load_configuration
+
+    found = sorted(directory.glob("*.toml"))
+    if not found:
+        raise ConfigurationError(f"{directory} holds no institution's configuration (*.toml).")
+    return tuple(load_configuration(path) for path in found)
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(name.strip() for name in text.split(",") if name.strip())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    except OSError as error:
+        raise ConfigurationError(f"Cannot write {path}: {error.strerror}.") from error
+
+
+def _show(value: Any, tables: "list[Table]", *, json: bool) -> None:  # noqa: ANN401  any struct
+    if json:
+        import msgspec
+
+        typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+        return
+    from fedscore.tables import console
+
+    for table in tables:
+        console().print(table)
+
+
+if __name__ == "__main__":
+    main()

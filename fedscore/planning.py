@@ -1,0 +1,115 @@
+"""Makes a draft plan from a few decisions; the noise follows from the target."""
+
+import secrets
+from datetime import datetime, timedelta
+
+from federation.errors import ConfigurationError
+from federation.model.score_scale import ScoreScale
+from federation.plan import UNSIGNED, Participation, People, Plan, Target
+from federation.pricing import noise_for
+from federation.schema import Schema
+
+STANDARD_SCALE = ScoreScale(points=660, odds=30.0, points_to_double=40, least=300, most=850)
+CHINESE_SCALE = ScoreScale(points=660, odds=30.0, points_to_double=40, least=350, most=950)
+BINS_SHARE = 0.12
+"""The part of mu^2 that the binning sum gets; see experiments/README.md for what others cost."""
+
+
+def default_delta(people: int) -> float:
+    """Returns min(10^-6, 1 / (10 people))."""
+    return min(1e-6, 1 / (10 * people))
+
+
+def smallest_threshold(institutions: int, colluders: int) -> int:
+    """Returns the smallest t with 2t > n + c: two different sums can then never be opened."""
+    return (institutions + colluders) // 2 + 1
+
+
+def new_plan(
+    *,
+    schema: Schema,
+    name: str,
+    federation: str,
+    purpose: str,
+    coordinator: str,
+    invited: tuple[str, ...],
+    quorum: int,
+    colluders: int,
+    spare_attempts: int,
+    rounds: int,
+    people: int,
+    most_per_institution: int,
+    held_out_fraction: float,
+    epsilon: float,
+    delta: float,
+    valid_from: datetime,
+    days: int,
+    salt: str | None = None,
+    scale: ScoreScale = STANDARD_SCALE,
+) -> Plan:
+    """Returns an unsigned plan whose noise just keeps the target.
+
+    Args:
+        schema: the federation's data contract.
+        name: of the plan.
+        federation: identifier.
+        purpose: what the score may be used for.
+        coordinator: Ed25519 public key.
+        invited: identifiers of institutions, any order.
+        quorum: m.
+        colluders: c >= 1.
+        spare_attempts: R.
+        rounds: T.
+        people: N, public and rounded.
+        most_per_institution: public.
+        held_out_fraction: in [0, 0.5].
+        epsilon: target, in (0, 100].
+        delta: target, in (0, 1 / people].
+        valid_from: with time zone.
+        days: of validity.
+        salt: the federation's, None draws a new one (for a new federation only).
+        scale: of the points.
+
+    Raises:
+        ConfigurationError: a value is out of range.
+        PrivacyError: the target cannot be kept.
+    """
+    if len(set(invited)) != len(invited):
+        raise ConfigurationError("An institution is invited twice.")
+    participation = Participation(
+        invited=tuple(sorted(invited)),
+        quorum=quorum,
+        threshold=smallest_threshold(len(invited), colluders),
+        colluders=colluders,
+        spare_attempts=spare_attempts,
+    )
+    begins = valid_from.replace(microsecond=0)
+    return Plan(
+        format=1,
+        name=name,
+        federation=federation,
+        purpose=purpose,
+        coordinator=coordinator,
+        schema=schema.digest,
+        valid_from=begins,
+        valid_until=begins + timedelta(days=days),
+        rounds=rounds,
+        participation=participation,
+        people=People(
+            national=people,
+            most_per_institution=most_per_institution,
+            salt=secrets.token_hex(32) if salt is None else salt,
+            held_out_fraction=held_out_fraction,
+        ),
+        privacy=Target(epsilon=epsilon, delta=delta),
+        noise=noise_for(
+            schema=schema,
+            participation=participation,
+            rounds=rounds,
+            epsilon=epsilon,
+            delta=delta,
+            bins_share=BINS_SHARE,
+        ),
+        scale=scale,
+        signature=UNSIGNED,
+    )

@@ -1,0 +1,216 @@
+"""A plan's price, noise and expected error in one struct, before anything runs."""
+
+import math
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from federation.model.evaluation import BANDS, band_edges, quality
+from federation.model.score_scale import ScoreScale
+from federation.plan import Plan
+from federation.pricing import price_of, stddev_of_total
+from federation.privacy.events import GaussianEvents
+from federation.privacy.units import Population
+from federation.query import Question, sensitivity_squared
+from federation.schema import Schema
+
+NOMINAL_BAD_RATE: Final = 0.1
+NOMINAL_BIN_SHARE: Final = 0.05
+_NOMINAL_SPREAD: Final = 1.2
+
+
+class QuestionPrice(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of question of a plan.
+
+    Attributes:
+        question: which.
+        population: who is asked about.
+        times: how often it is priced, spare attempts included.
+        columns: numbers a person brings at most; the squared sensitivity in ones.
+        noise_of_total: standard deviation of the noise in each cell of a total that exactly the
+            quorum answered, in people.
+        units_each: budget units of one answer.
+        share_of_budget: part of its population's price.
+    """
+
+    question: Question
+    population: Population
+    times: int
+    columns: int
+    noise_of_total: float
+    units_each: int
+    share_of_budget: float
+
+
+class PopulationPrice(msgspec.Struct, frozen=True, kw_only=True):
+    """What one person of a population pays.
+
+    Attributes:
+        population: who.
+        units: what the ledger charges, 10^-12 of mu^2.
+        epsilon: against the coordinator and c institutions: the headline.
+        epsilon_coordinator_alone: if nobody conspires with the coordinator.
+        epsilon_unmasked: against a coordinator that sees single institutions' sums, as it does
+            while masks are not run.
+        epsilon_pld: second opinion, by privacy loss distributions, sampler slack excluded.
+        epsilon_rdp: third opinion, by Renyi divergences, likewise.
+    """
+
+    population: Population
+    units: int
+    epsilon: float
+    epsilon_coordinator_alone: float
+    epsilon_unmasked: float
+    epsilon_pld: float
+    epsilon_rdp: float
+
+
+class ExpectedError(msgspec.Struct, frozen=True, kw_only=True):
+    """What the noise will do, for a population with nominal figures; no record was looked at.
+
+    Attributes:
+        count: standard deviation of the noise in one fine cell's count, people.
+        log_odds: standard error from noise of the weight of a bin with 5 % of the people at a bad
+            rate of 10 %, if all rounds were averaged and nothing shrunk.
+        points: the same in points.
+        auc: half width of the 95 % interval of the reported AUC, sampling included, at a bad rate
+            of 10 %; None if the noise would hide it or nobody is held out.
+    """
+
+    count: float
+    log_odds: float
+    points: float
+    auc: float | None
+
+
+class PriceSheet(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known of a plan before anything runs.
+
+    Attributes:
+        plan: name.
+        digest: of the plan.
+        delta: at which every epsilon is stated.
+        questions: what is asked.
+        populations: what it costs.
+        collusion_factor: noise is this much larger because c shares may be known: sqrt(m/(m-c)).
+        slack_factor: and this much if all n answer where m would do: sqrt(n/m).
+        expected: the error to expect.
+    """
+
+    plan: str
+    digest: str
+    delta: float
+    questions: tuple[QuestionPrice, ...]
+    populations: tuple[PopulationPrice, ...]
+    collusion_factor: float
+    slack_factor: float
+    expected: ExpectedError
+
+
+def price_sheet(plan: Plan, schema: Schema) -> PriceSheet:
+    """Returns price, noise and expected error of a plan.
+
+    Raises:
+        ConfigurationError: plan and schema do not match.
+        PrivacyError: the plan costs more than it promises, or the accountants disagree.
+    """
+    price = price_of(plan, schema)
+    quorum = plan.participation.quorum
+    shares = {
+        Question.BINS: plan.noise.bins,
+        Question.STEP: plan.noise.step,
+        Question.EVALUATION: plan.noise.evaluation,
+    }
+    questions: list[QuestionPrice] = []
+    populations: list[PopulationPrice] = []
+    of_population = {
+        Population.TRAINED: (Question.BINS, Question.STEP),
+        Population.HELD_OUT: (Question.EVALUATION,),
+    }
+    for population, asked in of_population.items():
+        events = price.events[population]
+        total = sum(event.units() for event in events)
+        if total == 0:
+            continue
+        questions += [
+            _question(question, event, shares[question], quorum, total)
+            for question, event in zip(asked, events, strict=True)
+        ]
+        opinions = price.opinions(population)
+        trained = population is Population.TRAINED
+        populations.append(
+            PopulationPrice(
+                population=population,
+                units=total,
+                epsilon=price.trained if trained else price.held_out,
+                epsilon_coordinator_alone=(
+                    price.trained_coordinator_alone if trained else price.held_out_coordinator_alone
+                ),
+                epsilon_unmasked=price.trained_unmasked if trained else price.held_out_unmasked,
+                epsilon_pld=opinions.pld,
+                epsilon_rdp=opinions.rdp,
+            )
+        )
+    invited = len(plan.participation.invited)
+    return PriceSheet(
+        plan=plan.name,
+        digest=plan.digest,
+        delta=plan.privacy.delta,
+        questions=tuple(questions),
+        populations=tuple(populations),
+        collusion_factor=math.sqrt(quorum / plan.participation.honest_shares),
+        slack_factor=math.sqrt(invited / quorum),
+        expected=_expected(plan),
+    )
+
+
+def _question(
+    question: Question, event: GaussianEvents, share_variance: int, quorum: int, total: int
+) -> QuestionPrice:
+    return QuestionPrice(
+        question=question,
+        population=question.population,
+        times=event.times,
+        columns=event.sensitivity_squared // sensitivity_squared(1),
+        noise_of_total=stddev_of_total(share_variance, quorum),
+        units_each=event.units_each(),
+        share_of_budget=event.units() / total,
+    )
+
+
+def _expected(plan: Plan) -> ExpectedError:
+    answers = len(plan.participation.invited)
+    trained = plan.people.national * (1 - plan.people.held_out_fraction)
+    rate = NOMINAL_BAD_RATE
+    residual = stddev_of_total(plan.noise.step, answers) / math.sqrt(plan.rounds)
+    log_odds = residual / (NOMINAL_BIN_SHARE * trained * rate * (1 - rate))
+    return ExpectedError(
+        count=stddev_of_total(plan.noise.bins, answers),
+        log_odds=log_odds,
+        points=log_odds * plan.scale.factor,
+        auc=_expected_auc(plan, answers),
+    )
+
+
+def _expected_auc(plan: Plan, answers: int) -> float | None:
+    """Returns half the AUC's interval for log-odds of good that spread normally around 9:1."""
+    people = plan.people.national * plan.people.held_out_fraction
+    if people == 0:
+        return None
+    log_odds = math.log(1 / NOMINAL_BAD_RATE - 1) + _NOMINAL_SPREAD * np.linspace(-4, 4, 4001)
+    mass = np.exp(-0.5 * np.linspace(-4, 4, 4001) ** 2)
+    mass *= people / mass.sum()
+    bad = mass / (1 + np.exp(log_odds))
+    scale: ScoreScale = plan.scale
+    points = np.array([scale.points_at(float(one)) for one in log_odds])
+    bands = np.searchsorted(band_edges(scale), points, side="right")
+    histogram = np.stack(
+        [np.bincount(bands, weights=part, minlength=BANDS) for part in (mass - bad, bad)], axis=1
+    )
+    found = quality(
+        histogram.astype(np.float64).reshape(-1),
+        stddev=stddev_of_total(plan.noise.evaluation, answers),
+        scale=scale,
+    )
+    return None if found is None else (found.auc.high - found.auc.low) / 2

@@ -1,0 +1,329 @@
+"""A whole federation in one process: real institutions, real ledgers, an in-process transport.
+
+Beside the release it computes what nobody outside a simulation may know: exact figures of each
+institution. They are marked "simulation only" wherever they are shown.
+"""
+
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
+
+from clients.configuration import Configuration
+from clients.home import train_at_home
+from clients.institution import Institution
+from clients.ledger import Ledger
+from clients.snapshot import Snapshot, take_snapshot
+from federation.errors import ConfigurationError, DataError, ProtocolError
+from federation.grid import Role
+from federation.model.evaluation import Figure
+from federation.model.exact_auc import auc_difference, auc_of
+from federation.model.release import Release, load_release
+from federation.model.scorecard import AdditiveCard
+from federation.plan import Plan, plan_toml
+from federation.privacy.accountant import epsilon_of
+from federation.privacy.entropy import KEY_BYTES, Entropy
+from federation.privacy.units import BudgetUnits, Delta, Population
+from federation.schema import Schema
+from server.training import Progress, run_training
+
+RELEASE_FILE: Final = "release.json"
+PLAN_FILE: Final = "plan.toml"
+LEDGERS: Final = "ledgers"
+SNAPSHOTS: Final = "snapshots"
+
+
+def system_entropy() -> bytes:
+    """Returns 32 bytes of the operating system's generator."""
+    return secrets.token_bytes(KEY_BYTES)
+
+
+def system_clock() -> int:
+    """Returns whole seconds since 1970."""
+    return int(time.time())
+
+
+class InProcess:
+    """A transport within one process: bytes in, bytes out, one institution after the other."""
+
+    def __init__(self, institutions: Mapping[str, Institution]) -> None:
+        """Connects institutions by their identifiers."""
+        self._institutions = institutions
+
+    def exchange(self, requests: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Returns every institution's reply."""
+        return {
+            name: self._institutions[name].handle(request)
+            for name, request in requests.items()
+            if name in self._institutions
+        }
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """What a simulation knows of one institution. Simulation only.
+
+    Attributes:
+        id: as in the plan.
+        title: for people.
+        trained: number of trained people.
+        held_out: number of held-out people.
+        bad_rate: share of bad people among all.
+        not_held: features it does not have.
+        alone: AUC on its own held-out people of the card it trained at home.
+        national: AUC on the same people of the released card.
+        gain: national - alone, paired.
+        charged_trained: epsilon that its ledger was charged for a trained person.
+        charged_held_out: epsilon that its ledger was charged for a held-out person.
+        ledger_entries: entries in its ledger.
+    """
+
+    id: str
+    title: str
+    trained: int
+    held_out: int
+    bad_rate: float
+    not_held: tuple[str, ...]
+    alone: Figure | None
+    national: Figure | None
+    gain: Figure | None
+    charged_trained: float
+    charged_held_out: float
+    ledger_entries: int
+
+
+class Simulation(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of a simulation.
+
+    Attributes:
+        release: what the world would see.
+        seconds: of the training itself, inspection excluded.
+        exact: AUC of the released card on all held-out people; simulation only.
+        members: simulation only.
+        log: what institutions wrote in their own logs.
+    """
+
+    release: Release
+    seconds: float
+    exact: Figure | None
+    members: tuple[Member, ...]
+    log: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seat:
+    """One institution in its place, with what the simulation needs to look at it afterwards."""
+
+    configuration: Configuration
+    institution: Institution
+    ledger: Ledger
+
+
+def simulate(
+    *,
+    plan: Plan,
+    schema: Schema,
+    members: tuple[Configuration, ...],
+    key: Ed25519PrivateKey,
+    out: Path,
+    watch: Callable[[Progress], None],
+    inspect: bool = True,
+    clock: Callable[[], int] = system_clock,
+    entropy: Entropy = system_entropy,
+) -> Simulation:
+    """Runs a signed plan with all institutions in this process.
+
+    Args:
+        plan: signed by `key`.
+        schema: that it names.
+        members: one configuration for each institution that shall answer.
+        key: the coordinator's.
+        out: a directory that does not exist yet: gets plan, release and the new ledgers; nothing
+            is left of it if the run fails. No real ledger is ever touched.
+        watch: told about progress.
+        inspect: whether to train every institution's own card and compute exact figures.
+        clock: whole seconds since 1970.
+        entropy: 32 fresh bytes a call; each institution draws its own.
+
+    Raises:
+        ConfigurationError: `out` exists, or an institution's configuration does not fit.
+        FedscoreError: whatever stopped the training.
+    """
+    if out.exists():
+        raise ConfigurationError(f"{out} exists already. Name a new directory.")
+    unfinished = out.with_name(out.name + ".unfinished")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)  # left by a run that was killed
+        unfinished.mkdir(parents=True, mode=0o700)
+        simulation = _run(
+            plan=plan,
+            schema=schema,
+            members=members,
+            key=key,
+            out=unfinished,
+            watch=watch,
+            inspect=inspect,
+            clock=clock,
+            entropy=entropy,
+        )
+        shutil.rmtree(unfinished / SNAPSHOTS)
+        unfinished.rename(out)
+    except OSError as error:
+        raise ConfigurationError(f"Cannot write {error.filename}: {error.strerror}.") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return simulation
+
+
+def _run(
+    *,
+    plan: Plan,
+    schema: Schema,
+    members: tuple[Configuration, ...],
+    key: Ed25519PrivateKey,
+    out: Path,
+    watch: Callable[[Progress], None],
+    inspect: bool,
+    clock: Callable[[], int],
+    entropy: Entropy,
+) -> Simulation:
+    (out / LEDGERS).mkdir(mode=0o700)
+    (out / SNAPSHOTS).mkdir(mode=0o700)
+    (out / PLAN_FILE).write_text(plan_toml(plan))
+    log: list[str] = []
+    with ExitStack() as ledgers:
+        seats = tuple(
+            _seat(one, ledgers, schema=schema, out=out, clock=clock, entropy=entropy, log=log)
+            for one in members
+        )
+        started = time.perf_counter()
+        try:
+            data = run_training(
+                plan=plan,
+                schema=schema,
+                transport=InProcess({s.configuration.id: s.institution for s in seats}),
+                key=key,
+                now=datetime.fromtimestamp(clock(), UTC),
+                watch=watch,
+            )
+        except ProtocolError as error:
+            raise ProtocolError("\n".join([str(error), *log])) from error
+        seconds = time.perf_counter() - started
+        (out / RELEASE_FILE).write_bytes(data)
+        release = load_release(data)
+        looked = [_inspect(seat, plan, schema, release, out) for seat in seats] if inspect else []
+    return Simulation(
+        release=release,
+        seconds=seconds,
+        exact=_pooled([held_out for _, held_out in looked]),
+        members=tuple(member for member, _ in looked),
+        log=tuple(log),
+    )
+
+
+def _seat(
+    configuration: Configuration,
+    ledgers: ExitStack,
+    *,
+    schema: Schema,
+    out: Path,
+    clock: Callable[[], int],
+    entropy: Entropy,
+    log: list[str],
+) -> _Seat:
+    name = configuration.id
+    workspace = out / SNAPSHOTS / name
+    workspace.mkdir(mode=0o700)
+    ledger = ledgers.enter_context(Ledger.create(out / LEDGERS / f"{name}.sqlite", clock))
+    institution = Institution(
+        identifier=name,
+        schema=schema,
+        table=Path(configuration.table),
+        not_held=frozenset(configuration.not_held),
+        policy=configuration.policy,
+        ledger=ledger,
+        workspace=workspace,
+        clock=clock,
+        entropy=entropy,
+        log=lambda text: log.append(f"{name}: {text}"),
+    )
+    return _Seat(configuration=configuration, institution=institution, ledger=ledger)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _HeldOut:
+    national: NDArray[np.int64]
+    bad: NDArray[np.bool_]
+
+
+def _inspect(
+    seat: _Seat, plan: Plan, schema: Schema, release: Release, out: Path
+) -> tuple[Member, _HeldOut]:
+    """Reads an institution's table once more, as only a simulation can, and measures."""
+    configuration = seat.configuration
+    snapshot = take_snapshot(
+        schema,
+        Path(configuration.table),
+        not_held=frozenset(configuration.not_held),
+        split=plan.people.split,
+        directory=out / SNAPSHOTS / configuration.id / "inspection",
+    )
+    try:
+        home = train_at_home(schema, snapshot, plan.scale)
+        trained_bad = _outcomes(snapshot, Population.TRAINED)
+        bad = _outcomes(snapshot, Population.HELD_OUT)
+        national = _scores(schema, snapshot, release.card)
+        alone = _scores(schema, snapshot, home)
+        everyone = np.concatenate([trained_bad, bad])
+        comparable = bool(bad.any() and not bad.all())
+        balance = seat.ledger.balance(configuration.policy.limits)
+        delta = Delta(plan.privacy.delta)
+        member = Member(
+            id=configuration.id,
+            title=configuration.title,
+            trained=snapshot.people(Population.TRAINED),
+            held_out=snapshot.people(Population.HELD_OUT),
+            bad_rate=float(everyone.mean()),
+            not_held=configuration.not_held,
+            alone=auc_of(alone, bad) if comparable else None,
+            national=auc_of(national, bad) if comparable else None,
+            gain=auc_difference(national, alone, bad) if comparable else None,
+            charged_trained=epsilon_of(BudgetUnits(balance.trained.charged_lifetime), delta),
+            charged_held_out=epsilon_of(BudgetUnits(balance.held_out.charged_lifetime), delta),
+            ledger_entries=seat.ledger.head()[0],
+        )
+        return member, _HeldOut(national=national, bad=bad)
+    finally:
+        snapshot.delete()
+
+
+def _outcomes(snapshot: Snapshot, population: Population) -> NDArray[np.bool_]:
+    blocks = [block.bad.astype(bool) for block in snapshot.blocks(population)]
+    return np.concatenate(blocks) if blocks else np.zeros(0, dtype=bool)
+
+
+def _scores(schema: Schema, snapshot: Snapshot, card: AdditiveCard) -> NDArray[np.int64]:
+    scored = [i for i, grid in enumerate(schema.grids) if grid.role is Role.SCORED]
+    blocks = [card.scores(b.codes[scored]) for b in snapshot.blocks(Population.HELD_OUT)]
+    return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.int64)
+
+
+def _pooled(parts: list[_HeldOut]) -> Figure | None:
+    if not parts:
+        return None
+    try:
+        return auc_of(
+            np.concatenate([part.national for part in parts]),
+            np.concatenate([part.bad for part in parts]),
+        )
+    except DataError:
+        return None

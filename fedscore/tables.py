@@ -1,0 +1,232 @@
+"""Tables for people; the same figures are available as JSON."""
+
+from collections.abc import Iterable
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from federation.model.evaluation import Figure
+from federation.model.release import Release
+from federation.privacy.ledger_entries import Closed, Recorded, Reserved, Spent
+from fedscore.price_sheet import PriceSheet
+from fedscore.simulation import Simulation
+
+
+def console() -> Console:
+    """Returns where tables go: as wide as the terminal, or 110 columns into a file."""
+    found = Console()
+    return found if found.is_terminal else Console(width=110)
+
+
+def with_interval(figure: Figure | None) -> str:
+    """Returns an estimate with half its 95 % interval, "0.771 +-0.014", or a dash."""
+    if figure is None:
+        return "-"
+    return f"{figure.value:.3f} +-{(figure.high - figure.low) / 2:.3f}"
+
+
+def members_table(simulation: Simulation) -> Table:
+    """Returns who took part and what each gained; known in a simulation only."""
+    table = Table(
+        title="Who took part: AUC on each institution's own held-out people, 95 % intervals",
+        caption="Exact figures of single institutions are known in a simulation only.",
+    )
+    for heading in ("Institution", "Trained", "Held out", "Bad rate", "Alone", "National", "Gain"):
+        table.add_column(heading, justify="left" if heading == "Institution" else "right")
+    table.add_column("Epsilon charged", justify="right")
+    for member in simulation.members:
+        table.add_row(
+            member.title,
+            f"{member.trained:,}",
+            f"{member.held_out:,}",
+            f"{member.bad_rate:.1%}",
+            f"{member.alone.value:.3f}" if member.alone else "-",
+            f"{member.national.value:.3f}" if member.national else "-",
+            with_interval(member.gain),
+            f"{member.charged_trained:.3f} / {member.charged_held_out:.3f}",
+        )
+    return table
+
+
+def statement_table(release: Release) -> Table:
+    """Returns the promise of a release, complete."""
+    said = release.statement
+    table = Table(title="What it cost each person", show_header=False)
+    table.add_row("Trained person", f"epsilon {said.epsilon:g} at delta {said.delta:g}")
+    table.add_row("Held-out person", f"epsilon {said.held_out_epsilon:g} at delta {said.delta:g}")
+    table.add_row("Unit", said.unit)
+    table.add_row("Neighbours", said.neighbours)
+    table.add_row("Against", said.against)
+    table.add_row(
+        "Against the coordinator alone",
+        f"epsilon {said.epsilon_coordinator_alone:g} / {said.held_out_epsilon_coordinator_alone:g}",
+    )
+    table.add_row("Secure aggregation", said.masks)
+    table.add_row("Rests on", said.assumption)
+    return table
+
+
+def quality_table(release: Release) -> Table:
+    """Returns the quality of a release as the door saw it, with intervals."""
+    table = Table(title="Quality on held-out people as the door saw it, 95 % intervals")
+    for heading in ("Group", "People", "Bad rate", "AUC", "KS", "Gini"):
+        table.add_column(heading, justify="left" if heading == "Group" else "right")
+    rows = [("everybody", release.report.overall)]
+    rows += [(f"{one.feature} = {one.group}", one.quality) for one in release.report.groups]
+    for name, quality in rows:
+        if quality is None:
+            table.add_row(name, "hidden by the noise", "", "", "", "")
+            continue
+        table.add_row(
+            name,
+            f"{quality.people:,.0f}",
+            with_interval(quality.bad_rate),
+            with_interval(quality.auc),
+            with_interval(quality.ks),
+            with_interval(quality.gini),
+        )
+    return table
+
+
+def card_table(release: Release) -> Table:
+    """Returns the card bin by bin, with the noisy counts it was made from."""
+    table = Table(title=f"Scorecard: {release.base} points, plus for each feature")
+    for heading in ("Feature", "Bin"):
+        table.add_column(heading)
+    for heading in ("People", "Bad rate", "WoE", "+-", "IV", "Points"):
+        table.add_column(heading, justify="right")
+    for feature in release.features:
+        for number, one in enumerate(feature.bins):
+            people = one.good + one.bad
+            table.add_row(
+                feature.name if number == 0 else "",
+                one.label,
+                f"{people:,.0f}",
+                f"{one.bad / people:.1%}" if people > 0 and one.bad > 0 else "-",
+                f"{one.weight_of_evidence:+.2f}",
+                f"{one.standard_error:.2f}",
+                f"{feature.information_value:.3f}" if number == 0 else "",
+                f"{one.points:+d}",
+                end_section=number == len(feature.bins) - 1,
+            )
+    return table
+
+
+def price_tables(sheet: PriceSheet) -> list[Table]:
+    """Returns what a plan costs, its noise, and the error to expect."""
+    cost = Table(title=f"Plan {sheet.plan!r}: what it costs each person at delta {sheet.delta:g}")
+    for heading in (
+        "People",
+        "Epsilon",
+        "Coordinator alone",
+        "Masks not run",
+        "PLD",
+        "RDP",
+        "Budget units",
+    ):
+        cost.add_column(heading, justify="left" if heading == "People" else "right")
+    for one in sheet.populations:
+        cost.add_row(
+            one.population.replace("_", " "),
+            f"{one.epsilon:.6g}",
+            f"{one.epsilon_coordinator_alone:.6g}",
+            f"{one.epsilon_unmasked:.6g}",
+            f"{one.epsilon_pld:.6g}",
+            f"{one.epsilon_rdp:.6g}",
+            f"{one.units:,}",
+        )
+    asked = Table(title="What is asked")
+    for heading in ("Question", "Of", "Times", "Columns", "Noise, people", "Units each", "Share"):
+        asked.add_column(heading, justify="left" if heading in ("Question", "Of") else "right")
+    for question in sheet.questions:
+        asked.add_row(
+            question.question,
+            question.population.replace("_", " "),
+            str(question.times),
+            str(question.columns),
+            f"{question.noise_of_total:.1f}",
+            f"{question.units_each:,}",
+            f"{question.share_of_budget:.1%}",
+        )
+    error = Table(title="What to expect of the noise (nominal figures, no record was looked at)")
+    error.add_column("Figure")
+    error.add_column("Error", justify="right")
+    expected = sheet.expected
+    error.add_row("A fine cell's count", f"+-{expected.count:.1f} people")
+    error.add_row(
+        "A weight: bin of 5 % of people, bad rate 10 %, not shrunk",
+        f"+-{expected.log_odds:.3f} log-odds, {expected.points:.1f} points",
+    )
+    error.add_row(
+        "The reported AUC, 95 %",
+        "hidden by the noise" if expected.auc is None else f"+-{expected.auc:.3f}",
+    )
+    error.add_row("Noise for collusion, sqrt(m/(m-c))", f"x{sheet.collusion_factor:.3f}")
+    error.add_row("Noise for slack, sqrt(n/m)", f"x{sheet.slack_factor:.3f}")
+    return [cost, asked, error]
+
+
+class LedgerPlan(msgspec.Struct, kw_only=True):
+    """One plan in a ledger, in budget units of 10^-12 mu^2.
+
+    Attributes:
+        plan: digest.
+        reserved_trained: set aside for trained people.
+        reserved_held_out: set aside for held-out people.
+        spent_trained: answered.
+        spent_held_out: answered.
+        answers: attempts that were answered.
+        is_open: whether the reservation still counts in full.
+        latest_time: of its last entry, seconds since 1970.
+    """
+
+    plan: str
+    reserved_trained: int
+    reserved_held_out: int
+    spent_trained: int = 0
+    spent_held_out: int = 0
+    answers: int = 0
+    is_open: bool = True
+    latest_time: int = 0
+
+
+def ledger_rows(entries: Iterable[Recorded]) -> list[LedgerPlan]:
+    """Returns a ledger's entries summed by plan, in the order of reservation."""
+    plans: dict[str, LedgerPlan] = {}
+    for recorded in entries:
+        match recorded.entry:
+            case Reserved(plan=plan, price=price):
+                plans[plan] = LedgerPlan(
+                    plan=plan,
+                    reserved_trained=price.trained,
+                    reserved_held_out=price.held_out,
+                )
+            case Spent(plan=plan, population=population, units=units):
+                plans[plan].answers += 1
+                if population == "trained":
+                    plans[plan].spent_trained += units
+                else:
+                    plans[plan].spent_held_out += units
+            case Closed(plan=plan):
+                plans[plan].is_open = False
+        plans[recorded.entry.plan].latest_time = recorded.time
+    return list(plans.values())
+
+
+def ledger_table(rows: list[LedgerPlan]) -> Table:
+    """Returns a ledger plan by plan."""
+    table = Table(title="Privacy budget, in units of 10^-12 mu^2")
+    for heading in ("Plan", "State", "Answers", "Reserved", "Spent", "Held out: reserved", "Spent"):
+        table.add_column(heading, justify="left" if heading in ("Plan", "State") else "right")
+    for row in rows:
+        table.add_row(
+            row.plan[:16],
+            "open" if row.is_open else "closed",
+            str(row.answers),
+            f"{row.reserved_trained:,}",
+            f"{row.spent_trained:,}",
+            f"{row.reserved_held_out:,}",
+            f"{row.spent_held_out:,}",
+        )
+    return table
