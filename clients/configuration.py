@@ -14,6 +14,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Attributes:
         id: as the plan's invitation names it: lower-case letters, digits and hyphens.
         title: for people.
+        most_people: public figure that the number of people in the table never exceeds; never the
+            number itself.
         table: Parquet or CSV file with one row or several for each person.
         not_held: scored or protected features that its table does not have.
         policy: what it takes part in.
@@ -21,6 +23,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     id: str
     title: str
+    most_people: int
     table: str
     policy: Policy
     not_held: tuple[str, ...] = ()
@@ -28,6 +31,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def __post_init__(self) -> None:
         if not self.id or not all(c.isascii() and (c.isalnum() or c == "-") for c in self.id):
             raise ConfigurationError(f"Expected id={self.id!r} of letters, digits and hyphens.")
+        if self.most_people < 1:
+            raise ConfigurationError(f"Expected most_people={self.most_people} of at least 1.")
 
 
 def load_configuration(path: Path) -> Configuration:

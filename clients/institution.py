@@ -5,6 +5,7 @@ part, a masked sum that was paid for in the ledger first, or a refusal code that
 without looking at any row.
 """
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -39,6 +40,7 @@ from federation.model.evaluation import evaluation_contribution
 from federation.model.release import load_release
 from federation.model.scorecard import AdditiveCard, count_contribution, step_contribution
 from federation.plan import Plan, load_plan
+from federation.population import Split
 from federation.pricing import bins_sum, cells_of, evaluation_sum, price_of, step_sum
 from federation.privacy.entropy import Entropy
 from federation.privacy.events import GaussianEvents
@@ -76,6 +78,8 @@ class Institution:
         schema: Schema,
         table: Path,
         not_held: frozenset[str],
+        most_people: int,
+        split: Split,
         policy: Policy,
         ledger: Ledger,
         workspace: Path,
@@ -90,6 +94,8 @@ class Institution:
             schema: the federation's public data contract.
             table: Parquet or CSV file that keeps it.
             not_held: features of the schema that this table does not have.
+            most_people: public figure that the number of people in the table never exceeds.
+            split: the federation's public salt and held-out fraction, the same for every plan.
             policy: what this institution allows.
             ledger: open for writing.
             workspace: existing private directory for snapshots.
@@ -101,13 +107,44 @@ class Institution:
         self._schema = schema
         self._table = table
         self._not_held = not_held
+        self._most_people = most_people
+        self._split = split
         self._policy = policy
         self._ledger = ledger
         self._workspace = workspace
         self._clock = clock
         self._entropy = entropy
         self._log = log
+        self._snapshot: Snapshot | None = None
         self._taking: _Taking | None = None
+
+    def prepare(self) -> None:
+        """Reads the table into a snapshot, for the next plan. Nobody but the owner hears of it.
+
+        Done before any plan is known, so that no reply to a coordinator depends on a row.
+
+        Raises:
+            DataError: the table breaks its contract, or holds more people than `most_people`.
+            ConfigurationError: a plan is under way on the last snapshot.
+        """
+        if self._taking is not None:
+            raise ConfigurationError("A plan is under way: its snapshot cannot be replaced.")
+        shutil.rmtree(self._workspace / "snapshot", ignore_errors=True)  # also a killed process's
+        snapshot = take_snapshot(
+            self._schema,
+            self._table,
+            not_held=self._not_held,
+            split=self._split,
+            directory=self._workspace / "snapshot",
+        )
+        people = sum(snapshot.people(population) for population in Population)
+        if people > self._most_people:
+            snapshot.delete()
+            raise DataError(
+                f"The table has {people:,} people, more than this institution's public "
+                f"most_people = {self._most_people:,}. Raise that figure."
+            )
+        self._snapshot = snapshot
 
     def handle(self, data: bytes) -> bytes:
         """Returns the encoded reply to an encoded request.
@@ -141,7 +178,7 @@ class Institution:
             case Close():
                 return encode(self._close(request))
 
-    # 1. Consider the plan: everything that can be refused without the data, then the data.
+    # 1. Consider the plan: everything that can be refused, without the data; then reserve.
 
     def _consider(self, invite: Invite) -> Accept:
         plan = self._checked(invite)
@@ -152,15 +189,12 @@ class Institution:
                 raise _Refused(rule.code, f"policy: not so: {rule.text}")
         if self._taking is not None:
             raise _Refused(RefusalCode.OUT_OF_ORDER, "another plan is under way")
-        snapshot = self._snapshot(plan)
-        try:
-            self._ledger.reserve(
-                plan.digest, price.price, plan.people.split.digest, self._policy.limits
-            )
-        except FedscoreError:
-            snapshot.delete()
-            raise
-        self._taking = _Taking(plan=plan, snapshot=snapshot)
+        if self._snapshot is None:
+            raise _Refused(RefusalCode.UNAVAILABLE, "no snapshot has been prepared")
+        self._ledger.reserve(
+            plan.digest, price.price, plan.people.split.digest, self._policy.limits
+        )
+        self._taking = _Taking(plan=plan, snapshot=self._snapshot)
         self._log(f"takes part in plan {plan.name} ({plan.digest[:16]}...)")
         sequence, head = self._ledger.head()
         return Accept(plan=plan.digest, ledger_sequence=sequence, ledger_head=head)
@@ -179,21 +213,13 @@ class Institution:
             raise _Refused(RefusalCode.SCHEMA, "the plan is for another schema")
         if self.identifier not in plan.participation.invited:
             raise _Refused(RefusalCode.PARTICIPANTS, "we are not invited")
+        if plan.people.split != self._split:
+            raise _Refused(RefusalCode.POLICY, "the plan holds out other people than we do")
+        if plan.people.most_per_institution < self._most_people:
+            raise _Refused(
+                RefusalCode.POLICY, "the plan has room for fewer people than we may have"
+            )
         return plan
-
-    def _snapshot(self, plan: Plan) -> Snapshot:
-        snapshot = take_snapshot(
-            self._schema,
-            self._table,
-            not_held=self._not_held,
-            split=plan.people.split,
-            directory=self._workspace / plan.digest,
-        )
-        people = sum(snapshot.people(population) for population in Population)
-        if people > plan.people.most_per_institution:
-            snapshot.delete()
-            raise DataError("The table has more people than the plan's most_per_institution.")
-        return snapshot
 
     # 2. Answer one question: check, pay, then look at people and send one masked sum.
 
@@ -292,7 +318,7 @@ class Institution:
         self._log(_said_of(request.release, taking.plan))
         self._ledger.close_plan(taking.plan.digest)
         taking.snapshot.delete()
-        self._taking = None
+        self._snapshot, self._taking = None, None
         sequence, head = self._ledger.head()
         return Closed(plan=request.plan, ledger_sequence=sequence, ledger_head=head)
 

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Final
 
 import msgspec
 
@@ -10,11 +9,9 @@ from federation.errors import ConfigurationError
 from federation.messages import RefusalCode
 from federation.plan import Plan
 from federation.pricing import PlanPrice
-from federation.privacy.accountant import epsilon_of, require_target, units_within
+from federation.privacy.accountant import require_target, units_within
 from federation.privacy.ledger_rules import Balance, Limits
 from federation.privacy.units import Delta, Epsilon, Population
-
-SECONDS_PER_YEAR: Final = 365 * 86_400
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,7 +111,7 @@ def consider(plan: Plan, price: PlanPrice, policy: Policy, balance: Balance) -> 
     ]
     for population in Population:
         units = price.price.of(population)
-        epsilon = epsilon_of(units, delta)
+        epsilon = price.epsilon_of(units, delta)
         left = balance.of(population)
         rules.append(
             Rule(

@@ -187,7 +187,13 @@ def _train(schema: Schema, directory: Path, epsilon: float, seed: int) -> tuple[
         epsilon_lifetime=epsilon,
     )
     members = tuple(
-        Configuration(id=name, title=name, table=str(directory / f"{name}.parquet"), policy=policy)
+        Configuration(
+            id=name,
+            title=name,
+            most_people=plan.people.most_per_institution,
+            table=str(directory / f"{name}.parquet"),
+            policy=policy,
+        )
         for name in INSTITUTIONS
     )
     simulation = simulate(

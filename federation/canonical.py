@@ -31,15 +31,28 @@ def canonical_json(value: Json) -> bytes:
         value: mappings with string keys, sequences, strings, integers, finite floats, booleans.
 
     Raises:
-        ConfigurationError: the value holds NaN, an infinity or a type that JSON does not have.
+        ConfigurationError: the value holds NaN, an infinity, text that is not Unicode, a key that
+            is not text, or a type that JSON does not have.
     """
     try:
-        text = json.dumps(
+        _require_text_keys(value)
+        return json.dumps(
             value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
-        )
+        ).encode()
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"This value has no canonical form: {error}.") from error
-    return text.encode()
+
+
+def _require_text_keys(value: object) -> None:
+    """Refuses mappings with other keys than text, which JSON would turn into text."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if type(key) is not str:
+                raise TypeError("a key is not text")
+            _require_text_keys(inner)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for inner in value:
+            _require_text_keys(inner)
 
 
 def digest(label: str, *parts: bytes) -> Digest:

@@ -97,15 +97,29 @@ def clip(block: Contribution, query: BoundedSum) -> Clipped:
     rows = len(block.values)
     if rows > MOST_ROWS or len(block.cells) != len(query.columns):
         raise PrivacyError("A block of people does not have the shape of the question.")
-    if any(cells.shape != (rows,) or cells.dtype.kind != "u" for cells in block.cells):
+    if any(
+        cells.shape != (rows,) or cells.dtype.kind != "u" or cells.dtype.itemsize > 4
+        for cells in block.cells
+    ):
         raise PrivacyError("A column of a block of people is not one unsigned cell for each row.")
-    if block.values.dtype != np.int64:
+    if block.values.dtype != np.int64 or block.values.shape != (rows,):
         raise PrivacyError("A block of people brings values that are not whole grid units.")
+    if block.person_starts is not None and not _divides(block.person_starts, rows):
+        raise PrivacyError("The starts of people do not divide a block's rows.")
     return Clipped(
         values=np.clip(block.values, -UNITS_PER_ONE, UNITS_PER_ONE),
         cells=block.cells,
         person_starts=block.person_starts,
     )
+
+
+def _divides(starts: NDArray[np.int64], rows: int) -> bool:
+    """Returns whether these are the first rows of people, in order, the first person's being 0."""
+    if starts.dtype != np.int64 or starts.ndim != 1:
+        return False
+    if rows == 0 or len(starts) == 0:
+        return rows == len(starts)
+    return bool(starts[0] == 0 and starts[-1] < rows and np.all(np.diff(starts) > 0))
 
 
 def to_grid(block: Clipped, query: BoundedSum) -> Gridded:

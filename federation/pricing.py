@@ -10,6 +10,7 @@ from federation.model.scorecard import AdditiveCard
 from federation.plan import Noise, Participation, Plan
 from federation.privacy.accountant import (
     Opinions,
+    SamplerSlack,
     epsilon_of,
     opinions,
     require_target,
@@ -80,6 +81,7 @@ class PlanPrice:
     Attributes:
         price: what the ledger charges, by population, against the coordinator and c institutions.
         delta: the plan's.
+        slack: what the sampler's distance from the exact distribution adds to every statement.
         trained: epsilon of a trained person at `delta`, the sampler's slack included.
         held_out: epsilon of a held-out person, 0 if nobody is held out.
         trained_coordinator_alone: the same if no institution conspires with the coordinator.
@@ -92,6 +94,7 @@ class PlanPrice:
 
     price: Price
     delta: Delta
+    slack: SamplerSlack
     trained: Epsilon
     held_out: Epsilon
     trained_coordinator_alone: Epsilon
@@ -99,6 +102,15 @@ class PlanPrice:
     trained_unmasked: Epsilon
     held_out_unmasked: Epsilon
     events: dict[Population, tuple[GaussianEvents, ...]]
+
+    def epsilon_of(self, units: BudgetUnits, delta: Delta) -> Epsilon:
+        """Returns the epsilon to state for budget units of this plan: the sampler's slack is in it.
+
+        Args:
+            units: what was, or will be, charged; 0 costs nothing.
+            delta: at which to state it, any that a policy chooses.
+        """
+        return _stated(units, delta, self.slack)
 
     def opinions(self, population: Population) -> Opinions:
         """Returns three ways of counting the same events (slow to import; see accountant)."""
@@ -130,12 +142,7 @@ def price_of(plan: Plan, schema: Schema) -> PlanPrice:
         }
 
     def stated(shares: int, population: Population) -> Epsilon:
-        units = totals[shares][population]
-        if units == 0:
-            return Epsilon(0.0)
-        if slack.delta >= delta:
-            return Epsilon(math.inf)
-        return Epsilon(epsilon_of(units, Delta(delta - slack.delta)) + slack.epsilon)
+        return _stated(totals[shares][population], delta, slack)
 
     priced = PlanPrice(
         price=Price(
@@ -143,6 +150,7 @@ def price_of(plan: Plan, schema: Schema) -> PlanPrice:
             held_out=totals[honest][Population.HELD_OUT],
         ),
         delta=delta,
+        slack=slack,
         trained=stated(honest, Population.TRAINED),
         held_out=stated(honest, Population.HELD_OUT),
         trained_coordinator_alone=stated(quorum, Population.TRAINED),
@@ -158,6 +166,14 @@ def price_of(plan: Plan, schema: Schema) -> PlanPrice:
             f"{epsilon:g} that it promises. Make the plan anew with `fedscore plan new`."
         )
     return priced
+
+
+def _stated(units: BudgetUnits, delta: Delta, slack: SamplerSlack) -> Epsilon:
+    if units == 0:
+        return Epsilon(0.0)
+    if slack.delta >= delta:
+        return Epsilon(math.inf)
+    return Epsilon(epsilon_of(units, Delta(delta - slack.delta)) + slack.epsilon)
 
 
 def _events(plan: Plan, shape: _Shape, shares: int) -> dict[Population, tuple[GaussianEvents, ...]]:

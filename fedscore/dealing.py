@@ -53,7 +53,15 @@ def deal_table(
         own = directory / f"{name}{table.suffix.lower()}"
         write = pacsv.write_csv if file.is_csv else pq.write_table
         write(people.filter(pa.array(owners == number)), own)
-        members.append(Configuration(id=name, title=name, table=str(own), policy=policy))
+        members.append(
+            Configuration(
+                id=name,
+                title=name,
+                most_people=plan.people.most_per_institution,
+                table=str(own),
+                policy=policy,
+            )
+        )
     return tuple(members)
 
 

@@ -31,9 +31,10 @@ from federation.model.exact_auc import auc_difference, auc_of
 from federation.model.release import Release, load_release
 from federation.model.scorecard import AdditiveCard
 from federation.plan import Plan, plan_toml
-from federation.privacy.accountant import epsilon_of
+from federation.population import Split
+from federation.pricing import price_of
 from federation.privacy.entropy import KEY_BYTES, Entropy
-from federation.privacy.units import BudgetUnits, Delta, Population
+from federation.privacy.units import Population
 from federation.schema import Schema
 from server.training import Progress, run_training
 
@@ -202,7 +203,16 @@ def _run(
     log: list[str] = []
     with ExitStack() as ledgers:
         seats = tuple(
-            _seat(one, ledgers, schema=schema, out=out, clock=clock, entropy=entropy, log=log)
+            _seat(
+                one,
+                ledgers,
+                schema=schema,
+                split=plan.people.split,
+                out=out,
+                clock=clock,
+                entropy=entropy,
+                log=log,
+            )
             for one in members
         )
         started = time.perf_counter()
@@ -235,6 +245,7 @@ def _seat(
     ledgers: ExitStack,
     *,
     schema: Schema,
+    split: Split,
     out: Path,
     clock: Callable[[], int],
     entropy: Entropy,
@@ -249,6 +260,8 @@ def _seat(
         schema=schema,
         table=Path(configuration.table),
         not_held=frozenset(configuration.not_held),
+        most_people=configuration.most_people,
+        split=split,
         policy=configuration.policy,
         ledger=ledger,
         workspace=workspace,
@@ -256,6 +269,10 @@ def _seat(
         entropy=entropy,
         log=lambda text: log.append(f"{name}: {text}"),
     )
+    try:
+        institution.prepare()
+    except DataError as error:
+        raise DataError(f"{configuration.title} ({name}): {error}") from error
     return _Seat(configuration=configuration, institution=institution, ledger=ledger)
 
 
@@ -286,7 +303,7 @@ def _inspect(
         everyone = np.concatenate([trained_bad, bad])
         comparable = bool(bad.any() and not bad.all())
         balance = seat.ledger.balance(configuration.policy.limits)
-        delta = Delta(plan.privacy.delta)
+        price = price_of(plan, schema)
         member = Member(
             id=configuration.id,
             title=configuration.title,
@@ -297,8 +314,8 @@ def _inspect(
             alone=auc_of(alone, bad) if comparable else None,
             national=auc_of(national, bad) if comparable else None,
             gain=auc_difference(national, alone, bad) if comparable else None,
-            charged_trained=epsilon_of(BudgetUnits(balance.trained.charged_lifetime), delta),
-            charged_held_out=epsilon_of(BudgetUnits(balance.held_out.charged_lifetime), delta),
+            charged_trained=price.epsilon_of(balance.trained.charged_lifetime, price.delta),
+            charged_held_out=price.epsilon_of(balance.held_out.charged_lifetime, price.delta),
             ledger_entries=seat.ledger.head()[0],
         )
         return member, _HeldOut(national=national, bad=bad)

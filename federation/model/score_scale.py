@@ -42,9 +42,9 @@ class ScoreScale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return self.points + self.factor * (log_odds_good - math.log(self.odds))
 
     def bad_rate_at(self, points: float) -> float:
-        """Returns the probability of bad that a score stands for, in (0, 1)."""
+        """Returns the probability of bad that a score stands for, in [0, 1]."""
         log_odds_good = (points - self.points) / self.factor + math.log(self.odds)
-        return 1.0 / (1.0 + math.exp(log_odds_good))
+        return 0.5 - 0.5 * math.tanh(log_odds_good / 2)  # the logistic curve, without overflow
 
     def shown(self, points: int) -> int:
         """Returns the score as it is shown: cut to [least, most]."""

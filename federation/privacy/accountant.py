@@ -6,8 +6,8 @@ The headline is the exact trade-off of Gaussian differential privacy (Balle and 
     delta(epsilon) = Phi(mu/2 - epsilon/mu) - exp(epsilon) Phi(-mu/2 - epsilon/mu).
 
 It is what the ledger's filter charges, so one figure serves plan, policy and ledger. The privacy
-loss distribution (PLD) and Renyi (RDP) accountants of dp-accounting are asked as well whenever a
-plan is priced; if they do not bracket the headline as they must, there is no price.
+loss distribution (PLD) and Renyi (RDP) accountants of dp-accounting are asked as well when people
+look at a plan's price (`opinions`); if they do not stand to it as they must, there is no price.
 """
 
 import math

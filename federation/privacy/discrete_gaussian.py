@@ -9,7 +9,8 @@ counted twice. What differs from the exact distribution:
 
 * every probability by a factor within exp(+-RELATIVE_ERROR): float64's exp (2 units in the last
   place allowed) and a 53-bit comparison of a probability that is at least exp(-3.2);
-* a mass of at most LOST_MASS: the table's rounding, and the tail beyond 12.5 standard deviations.
+* a mass of at most LOST_MASS: the table's rounding (at most 107 steps, each off by less than
+  2^-64; four in five proposals are kept), and the tail beyond 12.5 standard deviations (2^-112).
 
 Both enter the certificate (`federation.privacy.accountant`).
 """
@@ -27,7 +28,7 @@ from federation.privacy.entropy import Keystream
 LEAST_VARIANCE = 4
 LARGEST_VARIANCE = 2**80
 RELATIVE_ERROR = 2.0**-47
-LOST_MASS = 2.0**-55
+LOST_MASS = 2.0**-57
 
 _TAIL = Decimal("12.5")
 

@@ -1,0 +1,67 @@
+"""The documents say what is so: figures come from results, and every command they show runs."""
+
+import hashlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from experiments.documents import BLOCKS, DOCUMENTS, rendered
+from fedscore.demo.nation import DATA, SCHEMA, TABLE
+from tests.integration.test_command import run
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_figure_in_a_document_is_what_the_results_say(document):
+    text = document.read_text()
+    assert rendered(text) == text
+    assert {name for name in BLOCKS if f"<!-- {name} -->" in text} == set(BLOCKS)
+
+
+def test_the_attribution_names_the_very_table_that_is_shipped():
+    assert hashlib.sha256(TABLE.read_bytes()).hexdigest() in (DATA / "ATTRIBUTION.md").read_text()
+
+
+def test_every_file_that_a_document_names_exists():
+    for document in CHECKOUT.glob("*.md"):
+        text = document.read_text()
+        named = re.findall(r"`((?:federation|clients|server|fedscore|experiments)/[\w./]+)`", text)
+        linked = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+        for name in (*named, *linked):
+            assert (CHECKOUT / name).exists(), f"{document.name} names {name}"
+
+
+@pytest.mark.slow
+def test_every_command_of_the_readme_runs_as_it_stands(tmp_path, monkeypatch, capsys):
+    text = (CHECKOUT / "README.md").read_text()
+    block = text.split("## Use it on your own table")[1].split("```")[1]
+    commands = [line for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+    assert len(commands) >= 10
+    monkeypatch.chdir(tmp_path)
+    Path("table.parquet").write_bytes(TABLE.read_bytes())
+    for command in commands:
+        words = shlex.split(command, comments=True)
+        into = Path(words[words.index(">") + 1]) if ">" in words else None
+        if words[0] == "openssl":
+            make_key(Path(words[-1]))
+            continue
+        assert words[0] == "fedscore"
+        arguments = words[1 : words.index(">")] if into else words[1:]
+        code, out, err = run(monkeypatch, capsys, *arguments)
+        assert code == 0, f"{command}: {err}"
+        if into:
+            into.write_text(out)
+        if words[1:3] == ["schema", "draft"]:
+            into.write_text(SCHEMA.read_text())  # a person has confirmed every bound
+    assert Path("scores.parquet").exists()
+
+
+def make_key(path: Path) -> None:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    key = Ed25519PrivateKey.generate()
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

@@ -1,0 +1,188 @@
+"""The discrete Gaussian against its definition. Each test states its false-alarm rate.
+
+The seeds are fixed, so a test that passes once passes for ever; the rates say how likely an honest
+sampler with other keys would have failed it. Every detection is also shown to reject a wrong one.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from federation.errors import PrivacyError
+from federation.privacy.discrete_gaussian import LARGEST_VARIANCE, sample
+from tests.entropy import SeededEntropy
+from tests.statistical.detections import (
+    FALSE_ALARM,
+    MISS,
+    Detected,
+    Draws,
+    check_kurtosis,
+    check_lattice,
+    check_least_variance,
+    check_masses,
+    check_mean,
+    check_normal,
+    check_symmetry,
+    check_variance,
+    draws_needed,
+    exact_masses,
+)
+
+DRAWS = 40_000
+SMALL = (4, 5, 17, 4096, 10**6 + 3)
+HUGE = (2**47 + 1, 2**64 + 7, LARGEST_VARIANCE)
+SEEDS = range(20)
+
+
+def drawn(variance: int, seed: int | str = 0, count: int = DRAWS) -> Draws:
+    return sample(variance=variance, count=count, key=SeededEntropy(seed)())
+
+
+@pytest.mark.parametrize("variance", SMALL)
+def test_draws_follow_the_exact_probability_mass_function(variance: int) -> None:
+    """False alarms: 1e-6 for each variance (chi-square, pools of 50 or more expected draws)."""
+    check_masses(drawn(variance), variance)
+
+
+@pytest.mark.parametrize("variance", [*SMALL, *HUGE])
+def test_draws_have_mean_zero_the_variance_and_the_kurtosis_of_a_gaussian(variance: int) -> None:
+    """False alarms, for each variance: 1e-6 of mean and of variance, 1e-5 of the kurtosis."""
+    draws = drawn(variance)
+    check_mean(draws, variance)
+    check_variance(draws, variance)
+    check_kurtosis(draws)
+
+
+@pytest.mark.parametrize("variance", HUGE)
+def test_draws_of_a_huge_variance_are_normal(variance: int) -> None:
+    """False alarms: 1e-6 for each variance (Kolmogorov-Smirnov, exact)."""
+    check_normal(drawn(variance), variance)
+
+
+@pytest.mark.parametrize("variance", [4096, 10**6 + 3, *HUGE])
+def test_every_residue_is_equally_likely_so_that_the_grid_has_no_gaps(variance: int) -> None:
+    """False alarms: 1e-6 for each variance, shared by five moduli."""
+    check_lattice(drawn(variance))
+
+
+@pytest.mark.parametrize("variance", SMALL)
+def test_signs_are_even_and_zero_is_not_counted_twice(variance: int) -> None:
+    """False alarms: 1e-6 for each variance (two exact binomial tests)."""
+    check_symmetry(drawn(variance), variance)
+
+
+def test_draws_of_other_keys_have_nothing_in_common() -> None:
+    """False alarms: 4,000 draws of deviation 2^40 collide with probability 4000^2 / 2 / 2^41.8,
+    2e-6."""
+    first = drawn(LARGEST_VARIANCE, "first", 2000)
+    second = drawn(LARGEST_VARIANCE, "second", 2000)
+    assert len(np.unique(np.concatenate([first, second]))) == 4000
+
+
+def test_the_same_key_gives_the_same_draws_and_more_draws_stay_reproducible() -> None:
+    assert np.array_equal(drawn(10**9), drawn(10**9))
+    assert drawn(10**9, count=0).shape == (0,)
+    assert drawn(10**9).dtype == np.int64
+
+
+def test_the_sample_is_large_enough_to_show_three_percent() -> None:
+    """The power behind the next test: a chance above 0.999 to notice, at 1e-6 false alarms."""
+    assert (FALSE_ALARM, MISS) == (1e-6, 1e-3)
+    assert max(draws_needed(1.03), draws_needed(0.97)) <= DRAWS
+
+
+@pytest.mark.parametrize("ratio", [0.97, 1.03])
+@pytest.mark.parametrize("variance", [4096, 2**47 + 1])
+def test_a_deviation_that_is_three_percent_off_is_noticed(ratio: float, variance: int) -> None:
+    """Chance to miss: below 0.001 a seed; none of 20 seeds is missed."""
+    wrong = round(variance * ratio**2)
+    for seed in SEEDS:
+        with pytest.raises(Detected):
+            check_variance(drawn(wrong, seed), variance)
+
+
+def test_too_little_noise_is_noticed_by_the_one_sided_test_and_more_noise_is_not() -> None:
+    """False alarms: 1e-6."""
+    check_least_variance(drawn(4096), 4096)
+    check_least_variance(drawn(5000), 4096)
+    with pytest.raises(Detected):
+        check_least_variance(drawn(4096 * 94 // 100), 4096)
+
+
+def zero_twice(draws: Draws) -> Draws:
+    """What a sampler gives that accepts minus zero: P(0) is double, about."""
+    again = drawn(17, "again")[: draws.size * 10 // 100]
+    return np.concatenate([draws, np.zeros_like(again)])
+
+
+def uneven(draws: Draws) -> Draws:
+    return np.where((np.arange(draws.size) % 20 == 0), np.abs(draws), draws)
+
+
+def without_tail(draws: Draws) -> Draws:
+    return draws[np.abs(draws) <= 2.5 * math.sqrt(17)]
+
+
+def laplace(draws: Draws) -> Draws:
+    generator = np.random.default_rng(5)
+    return np.rint(generator.laplace(scale=math.sqrt(17 / 2), size=draws.size)).astype(np.int64)
+
+
+def shifted(draws: Draws) -> Draws:
+    return draws + (np.arange(draws.size) % 8 == 0)
+
+
+def rounded_normal(draws: Draws) -> Draws:
+    """A rounded continuous Gaussian has the variance 1/12 too large: told from a discrete one."""
+    generator = np.random.default_rng(5)
+    return np.rint(generator.normal(scale=2.0, size=10 * draws.size)).astype(np.int64)
+
+
+def scaled_after(draws: Draws) -> Draws:
+    return 3 * (drawn(4096) // 3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "notices"),
+    [
+        (zero_twice, lambda draws: check_symmetry(draws, 17)),
+        (zero_twice, lambda draws: check_masses(draws, 17)),
+        (uneven, lambda draws: check_symmetry(draws, 17)),
+        (uneven, lambda draws: check_masses(draws, 17)),
+        (without_tail, lambda draws: check_masses(draws, 17)),
+        (without_tail, check_kurtosis),
+        (laplace, check_kurtosis),
+        (laplace, lambda draws: check_masses(draws, 17)),
+        (laplace, lambda draws: check_normal(draws, 17)),
+        (shifted, lambda draws: check_mean(draws, 17)),
+        (rounded_normal, lambda draws: check_masses(draws, 4)),
+        (scaled_after, check_lattice),
+    ],
+)
+def test_a_wrong_sampler_is_noticed(
+    wrong: Callable[[Draws], Draws], notices: Callable[[Draws], None]
+) -> None:
+    with pytest.raises(Detected):
+        notices(wrong(drawn(17)))
+
+
+def test_the_reference_masses_add_up_to_one_and_have_the_variance() -> None:
+    for variance in SMALL:
+        masses = exact_masses(variance)
+        squares = np.arange(len(masses), dtype=np.float64) ** 2
+        assert math.isclose(masses[0] + 2 * masses[1:].sum(), 1.0, abs_tol=1e-12)
+        assert math.isclose(2 * float(masses @ squares), variance, rel_tol=1e-9)
+
+
+@pytest.mark.parametrize("variance", [3, 0, -4, 2**80 + 1, 4.0, True, math.nan])
+def test_a_variance_that_is_not_a_whole_number_in_range_is_refused(variance: int) -> None:
+    with pytest.raises(PrivacyError, match="whole noise variance"):
+        sample(variance=variance, count=1, key=bytes(32))
+
+
+@pytest.mark.parametrize("length", [0, 16, 31, 33, 64])
+def test_a_key_of_another_length_is_refused(length: int) -> None:
+    with pytest.raises(PrivacyError, match="32 bytes"):
+        sample(variance=4096, count=1, key=bytes(length))

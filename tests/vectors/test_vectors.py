@@ -1,0 +1,304 @@
+"""Frozen vectors: what has been written once is read, drawn and signed the same way for ever."""
+
+import struct
+from typing import Any
+
+import msgspec
+import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from federation import canonical
+from federation.errors import ConfigurationError, FedscoreError, PrivacyError, ProtocolError
+from federation.messages import (
+    Answer,
+    Request,
+    decode_reply,
+    decode_request,
+    encode,
+)
+from federation.plan import load_plan, plan_toml
+from federation.pricing import price_of
+from federation.privacy.entropy import Keystream
+from tests.federations import small_schema
+from tests.vectors.freezing import CARD, FROZEN, MESSAGES, load
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_the_program_still_computes_what_was_frozen(name: str) -> None:
+    assert FROZEN[name]() == load(name)
+
+
+@pytest.mark.parametrize("vector", load("keystream.json"), ids=lambda vector: vector["key"][:8])
+def test_the_keystream_is_aes_256_of_a_counter(vector: dict[str, Any]) -> None:
+    """NIST SP 800-38A, 6.5: block i of CTR is AES(counter i), here from 0, big-endian."""
+    encryptor = Cipher(algorithms.AES256(bytes.fromhex(vector["key"])), modes.ECB()).encryptor()  # noqa: S305  an oracle
+    blocks = b"".join(encryptor.update(number.to_bytes(16, "big")) for number in range(5))
+    assert [str(word) for word in struct.unpack("<10Q", blocks)] == vector["words"]
+
+
+def test_aes_itself_is_that_of_the_standard() -> None:
+    """FIPS 197, appendix C.3."""
+    key, plain = bytes(range(32)), bytes.fromhex("00112233445566778899aabbccddeeff")
+    encryptor = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()  # noqa: S305  an oracle
+    assert encryptor.update(plain).hex() == "8ea2b7ca516745bfeafc49904b496089"
+
+
+@pytest.mark.parametrize("length", [0, 16, 31, 33])
+def test_a_keystream_of_another_key_length_is_refused(length: int) -> None:
+    with pytest.raises(PrivacyError, match="32 bytes"):
+        Keystream(bytes(length))
+
+
+@pytest.mark.parametrize("vector", load("signatures.json"), ids=lambda v: v["name"] + v["label"])
+def test_a_frozen_signature_is_ed25519_over_framed_bytes_and_nothing_else_verifies(
+    vector: dict[str, str],
+) -> None:
+    body, label = vector["canonical"].encode(), vector["label"].encode()
+    framed = len(label).to_bytes(8, "little") + label + len(body).to_bytes(8, "little") + body
+    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(vector["public_key"]))
+    key.verify(bytes.fromhex(vector["signature"]), framed)
+    with pytest.raises(InvalidSignature):
+        key.verify(bytes.fromhex(vector["signature"]), framed + b" ")
+    right = [vector[name] for name in ("public_key", "label", "canonical", "signature")]
+    canonical.verify(right[0], right[1], right[2].encode(), right[3])
+    wrong = {
+        0: ["00" * 32, right[0][:-2], "zz" * 32, ""],
+        1: [right[1] + "0", ""],
+        2: [right[2] + " ", right[2][:-1]],
+        3: [right[3][:-1] + ("0" if right[3][-1] != "0" else "1"), right[3][:-2], "", "zz" * 64],
+    }
+    for place, values in wrong.items():
+        for value in values:
+            changed = [*right[:place], value, *right[place + 1 :]]
+            with pytest.raises(ProtocolError, match="not valid"):
+                canonical.verify(changed[0], changed[1], changed[2].encode(), changed[3])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {"a": -float("inf")}, {1, 2}, b"x"])
+def test_a_value_without_a_canonical_form_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="canonical"):
+        canonical.canonical_json(value)
+
+
+@pytest.mark.parametrize("value", [{1: "one"}, {None: 1}, {True: 1}, {"1": 0, 1: 0}])
+def test_keys_that_are_not_text_have_no_canonical_form(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="canonical"):
+        canonical.canonical_json(value)
+
+
+def test_text_that_is_not_unicode_has_no_canonical_form() -> None:
+    with pytest.raises(ConfigurationError, match="canonical"):
+        canonical.canonical_json("\ud800")
+
+
+# Messages.
+
+
+def decode(data: bytes, name: str) -> object:
+    request = isinstance(MESSAGES[name], Request)
+    return decode_request(data) if request else decode_reply(data)
+
+
+@pytest.mark.parametrize("vector", load("messages.json"), ids=lambda vector: vector["name"])
+def test_a_frozen_message_decodes_to_what_was_sent(vector: dict[str, str]) -> None:
+    data = bytes.fromhex(vector["bytes"])
+    assert decode(data, vector["name"]) == MESSAGES[vector["name"]]
+    assert encode(MESSAGES[vector["name"]]) == data
+
+
+def fields_of(data: bytes) -> dict[str, Any]:
+    return msgspec.msgpack.decode(data)
+
+
+def packed(fields: dict[str, Any]) -> bytes:
+    """Returns msgpack in the order of `fields`."""
+    return msgspec.msgpack.encode(fields)
+
+
+def damaged(data: bytes) -> dict[str, bytes]:
+    """Returns byte strings that look like a message and must be refused."""
+    fields = fields_of(data)
+    first, *others = fields
+    return {
+        "leftover bytes": data + b"\x00",
+        "the same twice": data + data,
+        "cut short": data[:-1],
+        "nothing": b"",
+        "another order of the map": packed({k: fields[k] for k in (*others, first)}),
+        "sorted throughout": packed({k: fields[k] for k in sorted(fields)}),
+        "another version": packed(fields | {"version": 2}),
+        "version as text": packed(fields | {"version": "1"}),
+        "version as a float": packed(fields | {"version": 1.0}),
+        "no version": packed({k: v for k, v in fields.items() if k != "version"}),
+        "an unknown field": packed(fields | {"zzz": 0}),
+        "another type": packed(fields | {"type": "Hello"}),
+        "no type": packed({k: v for k, v in fields.items() if k != "type"}),
+        "an array": msgspec.msgpack.encode(list(fields.values())),
+        "a number": b"\x01",
+        "a longer integer than needed": data.replace(b"\xa7version\x01", b"\xa7version\xcc\x01"),
+        "a field twice": bytes([data[0] + 1]) + data[1:] + b"\xa7version\x01",
+    }
+
+
+@pytest.mark.parametrize("vector", load("messages.json"), ids=lambda vector: vector["name"])
+def test_a_damaged_message_is_refused(vector: dict[str, str]) -> None:
+    data = bytes.fromhex(vector["bytes"])
+    assert packed(fields_of(data)) == data
+    assert list(fields_of(data))[:2] == ["type", "version"]
+    for what, wrong in damaged(data).items():
+        assert wrong != data, what
+        with pytest.raises(ProtocolError):
+            decode(wrong, vector["name"])
+
+
+@pytest.mark.parametrize("name", ["ask for a step", "accept", "answer", "refuse"])
+def test_a_request_is_not_a_reply_nor_the_other_way_round(name: str) -> None:
+    data = encode(MESSAGES[name])
+    other = decode_reply if isinstance(MESSAGES[name], Request) else decode_request
+    with pytest.raises(ProtocolError):
+        other(data)
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        {"weights": [[-32769, 32768], [7]]},
+        {"weights": [[-32768, 32768.0], [7]]},
+        {"weights": [[-32768, 32768]]},
+        {"base": 32769},
+        {"base": 2**63},
+        {"bin_of_cell": [[0, 2, 1], [0, 0]]},
+        {"bin_of_cell": [[0, -1, 1], [0, 0]]},
+        {"bin_of_cell": [[], [0, 0]]},
+        {"extra": 1},
+    ],
+)
+def test_a_card_beyond_its_bounds_has_no_message(card: dict[str, Any]) -> None:
+    fields = fields_of(encode(MESSAGES["ask for a step"]))
+    assert fields["card"] == msgspec.to_builtins(CARD) | {
+        "bin_of_cell": [[0, 1, 1], [0, 0]],
+        "weights": [[-32768, 32768], [7]],
+    }
+    changed = {k: fields["card"].get(k, card.get(k)) for k in sorted({*fields["card"], *card})}
+    changed |= card
+    with pytest.raises(ProtocolError):
+        decode_request(packed(fields | {"card": changed}))
+
+
+@pytest.mark.parametrize("length", [0, 4, 6, 2**24])
+def test_an_answer_of_another_length_is_refused(length: int) -> None:
+    answer = MESSAGES["answer"]
+    assert isinstance(answer, Answer)
+    assert answer.vector(5).tolist() == [0, -1, 2**62, -(2**63), 65536]
+    with pytest.raises(ProtocolError, match="words"):
+        answer.vector(length)
+
+
+def test_an_answer_that_is_not_whole_words_is_refused() -> None:
+    answer = MESSAGES["answer"]
+    assert isinstance(answer, Answer)
+    for cut in (1, 7):
+        with pytest.raises(ProtocolError, match="words"):
+            msgspec.structs.replace(answer, total=answer.total[:-cut]).vector(5)
+
+
+# Plans.
+
+
+@pytest.mark.parametrize("vector", load("plans.json"), ids=lambda vector: vector["name"])
+def test_a_frozen_plan_keeps_its_digest_signature_and_price(vector: dict[str, str]) -> None:
+    plan = load_plan(vector["toml"])
+    assert plan.digest == vector["digest"]
+    plan.require_signed()
+    assert plan_toml(plan) == vector["toml"]
+    price = price_of(plan, small_schema())
+    assert 0.999 * plan.privacy.epsilon < price.trained <= plan.privacy.epsilon
+
+
+def changed_line(toml: str, name: str, value: str) -> str:
+    lines = toml.splitlines()
+    (place,) = [number for number, line in enumerate(lines) if line.startswith(f"{name} = ")]
+    lines[place] = f"{name} = {value}"
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rounds", "4"),
+        ("name", '"other"'),
+        ("purpose", '"marketing"'),
+        ("schema", f'"{"00" * 32}"'),
+        ("valid_until", "2033-11-14T22:13:20Z"),
+        ("quorum", "3"),
+        ("spare_attempts", "2"),
+        ("epsilon", "4.5"),
+        ("delta", "2e-6"),
+        ("salt", f'"{"00" * 32}"'),
+        ("held_out_fraction", "0.2"),
+        ("step", "4096"),
+        ("bins", "4096"),
+        ("evaluation", "4096"),
+        ("points", "661"),
+    ],
+)
+def test_any_change_to_a_signed_plan_breaks_its_digest_and_signature(name: str, value: str) -> None:
+    vector = load("plans.json")[0]
+    plan = load_plan(changed_line(vector["toml"], name, value))
+    assert plan.digest != vector["digest"]
+    with pytest.raises(ProtocolError, match="signature"):
+        plan.require_signed()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("format", "2"),
+        ("format", '"1"'),
+        ("rounds", "0"),
+        ("rounds", "3.0"),
+        ("rounds", "10001"),
+        ("name", '""'),
+        ("colluders", "0"),
+        ("colluders", "3"),
+        ("threshold", "2"),
+        ("quorum", "5"),
+        ("spare_attempts", "-1"),
+        ("national", "99"),
+        ("salt", '"5a"'),
+        ("held_out_fraction", "0.6"),
+        ("held_out_fraction", "nan"),
+        ("epsilon", "0.0"),
+        ("epsilon", "-1.0"),
+        ("epsilon", "nan"),
+        ("epsilon", "inf"),
+        ("delta", "0.0"),
+        ("delta", "0.001"),
+        ("delta", "nan"),
+        ("step", "4095"),
+        ("bins", "-4096"),
+        ("evaluation", "1e12"),
+        ("valid_from", "2023-11-14T22:13:20"),
+        ("valid_until", "2023-11-14T22:13:20Z"),
+        ("odds", "0.0"),
+        ("invited", '["bank-01", "bank-00", "bank-02", "bank-03"]'),
+        ("invited", '["bank-00", "bank-00", "bank-02", "bank-03"]'),
+    ],
+)
+def test_a_plan_that_breaks_a_rule_does_not_load(name: str, value: str) -> None:
+    toml = load("plans.json")[0]["toml"]
+    if name == "invited":
+        start, end = toml.index("invited = ["), toml.index("]", toml.index("invited = [")) + 1
+        changed = toml[:start] + f"invited = {value}" + toml[end:]
+    else:
+        changed = changed_line(toml, name, value)
+    with pytest.raises(FedscoreError):
+        load_plan(changed)
+
+
+@pytest.mark.parametrize("extra", ["surprise = 1\n", 'rounds = 3\n"', "["])
+def test_a_plan_with_an_unknown_field_or_broken_toml_does_not_load(extra: str) -> None:
+    with pytest.raises(ConfigurationError, match="not a plan"):
+        load_plan(extra + load("plans.json")[0]["toml"])
