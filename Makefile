@@ -33,6 +33,8 @@ test: check  ## All checks and all tests
 
 bench: $(READY)  ## Reproduce the figures of the documents
 	$(BIN)/python -m experiments.benchmark
+	$(BIN)/python -m experiments.demo_figures
+	$(BIN)/python -m experiments.documents
 
 clean:  ## Remove everything that make made
 	rm -rf $(VENV) demo-output build dist *.egg-info

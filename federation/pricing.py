@@ -227,7 +227,11 @@ def noise_for(
     shape = _Shape.of(schema, participation, rounds)
     slack = sampler_slack(shape.coordinates, epsilon=target)
     if slack.epsilon >= target or slack.delta >= failure:
-        raise PrivacyError("This target is below what the arithmetic itself may leak.")
+        raise PrivacyError(
+            f"Over {shape.coordinates:,} noisy numbers the sampler's own error uses up epsilon "
+            f"{target:g} at delta {failure:g}: ask fewer rounds or cells, a smaller epsilon or a "
+            "larger delta."
+        )
     total = units_within(Epsilon(target - slack.epsilon), Delta(failure - slack.delta))
     for_bins = BudgetUnits(int(total * bins_share))
     for_step = BudgetUnits((total - for_bins) // (rounds + participation.spare_attempts))

@@ -15,9 +15,12 @@ from federation.model.score_scale import ScoreScale
 from federation.model.scorecard import AdditiveCard
 from federation.query import UNITS_PER_ONE
 
-BANDS: Final = 16
-"""Score bands, half a doubling of the odds each; the first and the last are open. Twice as many
-bands would put 1.4 times the noise on an AUC, half as many would blur it."""
+_DOUBLINGS: Final = (-3.0, -2.0, -1.0, *(half / 2 for half in range(13)), 7.0)
+"""Inner edges of the bands, in doublings of even odds good:bad: finest where lenders decide."""
+
+BANDS: Final = len(_DOUBLINGS) + 1
+"""Score bands, the first and the last of them open. Twice as many would put 1.4 times the noise on
+an AUC, half as many would blur it."""
 
 _NORMAL_975: Final = 1.959964
 _CALIBRATION_BANDS: Final = 10
@@ -26,12 +29,12 @@ _Array = NDArray[np.float64]
 
 
 def band_edges(scale: ScoreScale) -> NDArray[np.int64]:
-    """Returns the BANDS - 1 inner edges in points, at the odds good:bad 1, 2^0.5, 2, ... 128.
+    """Returns the BANDS - 1 inner edges in points, at the odds good:bad 1/8, 1/4, 1/2, 1 ... 128.
 
     Fixed by the scale alone, so that every institution and every plan has the same bands.
     """
-    doublings = np.arange(BANDS - 1) / 2
-    points = scale.points + scale.points_to_double * (doublings - np.log2(scale.odds))
+    doublings = np.array(_DOUBLINGS) - np.log2(scale.odds)
+    points = scale.points + scale.points_to_double * doublings
     return np.asarray(np.rint(points), dtype=np.int64)
 
 
@@ -201,8 +204,9 @@ def _calibration(
     counts: _Array, variances: _Array, *, stddev: float, scale: ScoreScale
 ) -> tuple[CalibrationBand, ...]:
     edges = band_edges(scale)
-    width = float(scale.points_to_double) / 2
-    middles = np.concatenate(([edges[0] - width / 2], edges + width / 2))
+    beyond = float(scale.points_to_double) / 2
+    closed = np.concatenate(([edges[0] - beyond], edges, [edges[-1] + beyond]))
+    middles = (closed[:-1] + closed[1:]) / 2
     promised = np.array([scale.bad_rate_at(float(points)) for points in middles])
     needed = max(counts.sum() / _CALIBRATION_BANDS, 8.0 * stddev)
     starts, mass = [0], 0.0

@@ -60,10 +60,11 @@ class _Lookup:
 class Scorer:
     """Scores rows of fine cell codes by a release.
 
-    A reason is named if its features together cost points against the population mean of those
-    features (from the noisy counts of the release: no privacy is spent). Features that share a
-    reason are added up; a feature that is not held costs nothing and is never a reason. Of two
-    reasons that cost the same to the hundredth of a point, the one first in the schema leads.
+    A reason is named if one of its features costs points against the population mean of that
+    feature (from the noisy counts of the release: no privacy is spent). Losses of features that
+    share a reason are added up; what one of them gains does not hide what another costs. A feature
+    that is not held costs nothing and is never a reason. Of two reasons that cost the same to the
+    hundredth of a point, the one first in the schema leads.
     """
 
     # A reason competes with one number, its key: loss * places + (places - 1 - its number), places
@@ -220,7 +221,7 @@ def _points_of_codes(feature: CardFeature) -> NDArray[np.int32]:
 
 
 def _losses_of_codes(feature: CardFeature, points: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Returns int64[256], points lost against the feature's mean, in hundredths."""
+    """Returns int64[256], points lost against the feature's mean, in hundredths, or 0."""
     if not abs(feature.mean_points) <= LARGEST_WEIGHT:
         raise ConfigurationError(
             f"Feature {feature.name}: the mean points of the release are beyond the public bound."
@@ -228,5 +229,6 @@ def _losses_of_codes(feature: CardFeature, points: NDArray[np.int32]) -> NDArray
     mean = round(feature.mean_points * LOSS_UNITS_PER_POINT)
     losses = np.zeros(NOT_HELD + 1, dtype=np.int64)
     cells = len(feature.bin_of_cell)
-    losses[:cells] = mean - LOSS_UNITS_PER_POINT * points[:cells].astype(np.int64)
+    lost = mean - LOSS_UNITS_PER_POINT * points[:cells].astype(np.int64)
+    losses[:cells] = np.maximum(lost, 0)
     return losses

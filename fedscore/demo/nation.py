@@ -22,6 +22,11 @@ DATA: Final = Path(__file__).parent / "data"
 TABLE: Final = DATA / "taiwan.parquet"
 SCHEMA: Final = DATA / "schema.toml"
 
+EPSILON_PER_PLAN: Final = 1.0
+EPSILON_PER_YEAR: Final = 2.0
+EPSILON_LIFETIME: Final = 5.0
+"""What each staged institution's policy allows."""
+
 _SALT: Final = "fedscore demo split 1"
 _RECENT_PAYMENTS: Final = ("pay_amt1", "pay_amt2")
 
