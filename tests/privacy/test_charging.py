@@ -19,6 +19,7 @@ from federation.messages import (
     Refuse,
     decode_request,
 )
+from federation.model.evaluation import BANDS
 from federation.plan import plan_toml
 from federation.pricing import price_of
 from federation.privacy.accountant import epsilon_of, sampler_slack
@@ -127,7 +128,7 @@ def test_plan_policy_ledger_and_statement_state_the_very_same_figure(tmp_path: P
     fed = federation(tmp_path, spare_attempts=0, epsilon=1.0)
     price = price_of(fed.plan, fed.schema)
     cells = 11 + 6 + 3
-    answers = 4 * (2 * cells + 3 * (cells + 1) + 32 * 4)
+    answers = 4 * (2 * cells + 3 * (cells + 1) + 2 * BANDS * 4)
     slack = sampler_slack(answers, epsilon=Epsilon(1.0))
     release = fed.run().release
     assert release.statement.epsilon >= price.trained

@@ -7,11 +7,12 @@ sampler with other keys would have failed it. Every detection is also shown to r
 import math
 from collections.abc import Callable
 
+import mpmath
 import numpy as np
 import pytest
 
 from federation.errors import PrivacyError
-from federation.privacy.discrete_gaussian import LARGEST_VARIANCE, sample
+from federation.privacy.discrete_gaussian import LARGEST_VARIANCE, _staircase, sample
 from tests.entropy import SeededEntropy
 from tests.statistical.detections import (
     FALSE_ALARM,
@@ -186,3 +187,47 @@ def test_a_variance_that_is_not_a_whole_number_in_range_is_refused(variance: int
 def test_a_key_of_another_length_is_refused(length: int) -> None:
     with pytest.raises(PrivacyError, match="32 bytes"):
         sample(variance=4096, count=1, key=bytes(length))
+
+
+class _Scripted:
+    """A keystream that says what it is told."""
+
+    def __init__(self, words: list[int]) -> None:
+        self.left = words
+
+    def words(self, count: int) -> np.ndarray:
+        taken, self.left = self.left[:count], self.left[count:]
+        return np.array(taken, dtype=np.uint64)
+
+
+@pytest.mark.parametrize("variance", [4, 4096, 10**6 + 3, 2**80])
+def test_a_word_on_the_edge_of_a_step_is_decided_by_its_lower_half(variance: int) -> None:
+    stairs = _staircase(variance)
+    for place in (0, 1, 5):
+        upper, lower = divmod(stairs.thresholds[place], 2**64)
+        word = np.array([upper], dtype=np.uint64)
+        for low, expected in ((lower, place + 1), (lower - 1, place), (2**64 - 1, place + 1)):
+            stream = _Scripted([low])
+            assert stairs.steps(word, stream)[0] == expected
+            assert stream.left == []
+        # Off the edge nothing more is drawn.
+        untouched = _Scripted([])
+        assert stairs.steps(word - np.uint64(1), untouched)[0] == place
+        assert stairs.steps(word + np.uint64(1), untouched)[0] == place + 1
+
+
+def test_steps_are_as_likely_as_the_law_says_to_thirty_digits() -> None:
+    for variance in (4, 17, 4096, 2**40 + 1):
+        stairs = _staircase(variance)
+        width = 2**stairs.bits
+        with mpmath.workdps(50):
+            count = len(stairs.thresholds) + 1
+            masses = [
+                mpmath.exp(-mpmath.mpf((h * width) ** 2) / (2 * variance)) for h in range(count)
+            ]
+            reached = mpmath.mpf(0)
+            for threshold, mass in zip(stairs.thresholds, masses, strict=False):
+                reached += mass
+                assert abs(threshold / mpmath.mpf(2) ** 128 - reached / sum(masses)) < 2**-126
+            tail = (count * width) / mpmath.sqrt(variance)
+            assert tail >= 12.5
