@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+# Trust what the machine trusts: many banks have certificate authorities of their own.
+export UV_SYSTEM_CERTS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
 .PHONY: help demo test check bench clean
