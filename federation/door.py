@@ -28,7 +28,7 @@ class Cells:
 
     A column of s cells has s + 1 places, the last of which is "nothing in this column". A number
     counts through the places of its columns as hours and minutes count through a day, the last
-    column fastest, so it names exactly one place of each. A number beyond the last names "nothing"
+    column fastest; so it names exactly one place of each. A number beyond the last names "nothing"
     in each. With one column the number is simply the cell.
 
     Attributes:
