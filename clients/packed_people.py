@@ -2,7 +2,8 @@
 
 Made from the snapshot when a question STEP first names the bins, and kept in its directory as
 `<digest of the bins>.packed`, private and deleted with it. Other bins replace it. It has the
-snapshot's blocks; the codes are 2 bytes for each pack of features (`federation.model.step`).
+snapshot's blocks; the codes are 2 bytes for each pack of features (`federation.model.step`). It is
+never synchronised with the disk: a process that starts again takes a new snapshot.
 
 **Every byte is legal** here too: whatever a number is, it names at most one cell of each column.
 """
