@@ -38,6 +38,7 @@ def test_ten_thousand_people_are_timed_and_nothing_is_left(directory: Path) -> N
     assert list(directory.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_people_may_come_from_parquet_and_more_bins_need_more_numbers(directory: Path) -> None:
     options = ("--people", "1000", "--features", "4", "--bins", "64", "--parquet", "--json")
     (one,) = msgspec.json.decode(run(*options), type=Bench).sizes
