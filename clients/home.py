@@ -5,14 +5,13 @@ It is what the national card is compared with. It needs no noise, because nobody
 
 from typing import Final
 
-import numpy as np
-
+from clients.packed_people import step_contributions
 from clients.snapshot import Snapshot
-from federation.door import Contribution, clip, to_grid
+from federation.door import sum_of
 from federation.grid import Role
 from federation.model.card_fit import Array, CardFit
 from federation.model.score_scale import ScoreScale
-from federation.model.scorecard import AdditiveCard, count_contribution, step_contribution
+from federation.model.scorecard import AdditiveCard, count_contribution
 from federation.privacy.events import LEAST_SHARE_VARIANCE
 from federation.privacy.units import Population
 from federation.query import UNITS_PER_ONE, BoundedSum, Question
@@ -54,14 +53,12 @@ def _exact(
 ) -> Array:
     """Returns the sum that the door would noise; it stays in this process."""
     query = BoundedSum(question=question, columns=columns, share_variance=LEAST_SHARE_VARIANCE)
-    scored = [i for i, grid in enumerate(schema.grids) if grid.role is Role.SCORED]
-    total = np.zeros(query.length, dtype=np.int64)
-    for block in snapshot.blocks(Population.TRAINED):
-        codes = block.codes[scored]
-        people: Contribution = (
-            count_contribution(codes, block.bad, block.person_starts)
-            if card is None
-            else step_contribution(codes, block.bad, block.person_starts, card)
+    if card is not None:
+        people = step_contributions(schema, snapshot, card)
+    else:
+        scored = [i for i, grid in enumerate(schema.grids) if grid.role is Role.SCORED]
+        people = (
+            count_contribution(block.codes[scored], block.bad, block.person_starts)
+            for block in snapshot.blocks(Population.TRAINED)
         )
-        total += to_grid(clip(people, query), query).total
-    return total / UNITS_PER_ONE
+    return sum_of(query, people).total / UNITS_PER_ONE

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from clients.blocks import Block
 from clients.ledger import Ledger
+from clients.packed_people import step_contributions
 from clients.policy import Policy, consider
-from clients.snapshot import Block, Snapshot, take_snapshot
+from clients.snapshot import Snapshot, take_snapshot
 from federation import door
 from federation.door import Contribution
 from federation.errors import (
@@ -38,7 +40,7 @@ from federation.messages import (
 )
 from federation.model.evaluation import evaluation_contribution
 from federation.model.release import load_release
-from federation.model.scorecard import AdditiveCard, count_contribution, step_contribution
+from federation.model.scorecard import AdditiveCard, count_contribution
 from federation.plan import Plan, load_plan
 from federation.population import Split
 from federation.pricing import bins_sum, cells_of, evaluation_sum, price_of, step_sum
@@ -287,6 +289,9 @@ class Institution:
         return ask.card
 
     def _contributions(self, taking: _Taking, ask: Ask) -> Iterator[Contribution]:
+        if ask.question is Question.STEP and ask.card is not None:
+            yield from step_contributions(self._schema, taking.snapshot, ask.card)
+            return
         roles = [grid.role for grid in self._schema.grids]
         scored = [i for i, role in enumerate(roles) if role is Role.SCORED]
         protected = [i for i, role in enumerate(roles) if role is Role.PROTECTED]
@@ -300,8 +305,6 @@ class Institution:
         codes = block.codes[scored]
         if ask.card is None:
             return count_contribution(codes, block.bad, block.person_starts)
-        if ask.question is Question.STEP:
-            return step_contribution(codes, block.bad, block.person_starts, ask.card)
         return evaluation_contribution(
             codes,
             block.codes[protected],

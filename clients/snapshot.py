@@ -7,19 +7,15 @@ order so that memory stays bounded. A snapshot holds no person keys. Its directo
     trained.blocks      the blocks of the trained people, one after the other
     held_out.blocks     the blocks of the held-out people
 
-A block of R rows and F features is (F + 1) R bytes: the codes of the first feature for all rows,
-of the second, ..., then the outcome (1 = bad). Where people may have many rows, R bytes follow,
-1 where a person's first row stands, and blocks end where a person ends.
-
-**Every byte of a block is legal.** Codes that name no cell contribute nothing, any outcome is read
-by its lowest bit, a block always starts a person: nothing that a row holds, and no damaged bit, can
-stop a round.
+The codes of a block (`clients.blocks`) are those of the first feature for all rows, of the second,
+and so on; a code that names no cell contributes nothing. Beside these files stands what a training
+makes of them for its rounds (`clients.packed_people`).
 """
 
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,36 +26,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.blocks import BLOCK_ROWS, Block, BlockFile, damaged
 from clients.person_keys import create_private
 from clients.table import CodedBatch, ContractReader
 from federation.canonical import Digest, canonical_json, digest
-from federation.errors import ConfigurationError, DataError
+from federation.errors import ConfigurationError
 from federation.population import Split
 from federation.privacy.units import Population
 from federation.schema import RowsPerPerson, Schema
 
-BLOCK_ROWS: Final = 65_536
-"""Most rows of a block."""
-
 _HEADER_NAME = "snapshot.json"
 _SAME_NAMES: Final[Mapping[str, str]] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """Up to 65,536 rows of one population; people are whole.
-
-    Attributes:
-        codes: uint8[features, rows], in the order of `Schema.grids`. A code from the number of
-            the grid's cells on contributes nothing; 255 is NOT_HELD.
-        bad: uint8[rows], 1 where the outcome is bad, else 0.
-        person_starts: int64[people], ascending from 0, the first row of each person; None where
-            each row is a person.
-    """
-
-    codes: NDArray[np.uint8]
-    bad: NDArray[np.uint8]
-    person_starts: NDArray[np.int64] | None
 
 
 class _Contents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -115,9 +92,9 @@ class Snapshot:
         try:
             header = msgspec.json.decode(header_bytes, type=_Header)
         except msgspec.DecodeError as error:
-            raise _damaged(directory, "its header cannot be read") from error
+            raise damaged(directory, "its header cannot be read") from error
         if header.format != 1 or set(header.contents) != set(Population):
-            raise _damaged(directory, "its header is not complete")
+            raise damaged(directory, "its header is not complete")
         if header.schema_digest != schema.digest:
             raise ConfigurationError(
                 f"The snapshot in {directory} was taken under schema {header.schema_digest[:16]}, "
@@ -136,11 +113,10 @@ class Snapshot:
             if any(not 0 < rows <= BLOCK_ROWS for rows in contents.block_rows) or (
                 sum(contents.block_rows) != contents.rows
             ):
-                raise _damaged(directory, "the index of its blocks contradicts itself")
-            path = _blocks_path(directory, population)
-            expected = contents.rows * snapshot._row_bytes
-            if not path.is_file() or path.stat().st_size != expected:
-                raise _damaged(directory, f"{path.name} is not {expected} bytes")
+                raise damaged(directory, "the index of its blocks contradicts itself")
+            file = snapshot.file(population)
+            if not file.is_whole():
+                raise damaged(directory, f"{file.path.name} is not {file.size} bytes")
         return snapshot
 
     def people(self, population: Population) -> int:
@@ -151,23 +127,25 @@ class Snapshot:
         """Returns how many rows a population has. Exact: never leaves the institution."""
         return self._contents[population].rows
 
+    def file(self, population: Population) -> BlockFile:
+        """Returns a population's blocks, codes in the order of `Schema.grids`.
+
+        A code from the number of the grid's cells on contributes nothing; 255 is NOT_HELD.
+        """
+        return BlockFile(
+            path=_blocks_path(self.directory, population),
+            block_rows=self._contents[population].block_rows,
+            width=self._features,
+            many=self._many,
+        )
+
     def blocks(self, population: Population) -> Iterator[Block]:
         """Yields the blocks of a population in order, one in memory at a time.
 
         Raises:
             DataError: the file was shortened or deleted since the snapshot was opened.
         """
-        path = _blocks_path(self.directory, population)
-        try:
-            with path.open("rb", buffering=0) as file:
-                for rows in self._contents[population].block_rows:
-                    size = rows * self._row_bytes
-                    content = np.fromfile(file, np.uint8, size)
-                    if content.size != size:
-                        raise _damaged(self.directory, f"{population} people end too early")
-                    yield self._block(content.reshape(-1, rows))
-        except OSError as error:
-            raise _damaged(self.directory, f"{population} people cannot be read") from error
+        return self.file(population).blocks()
 
     def verify(self) -> None:
         """Returns only if the contents are, byte for byte, what was read from the table.
@@ -178,23 +156,11 @@ class Snapshot:
         for population, contents in self._contents.items():
             with _blocks_path(self.directory, population).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != contents.sha256:
-                    raise _damaged(self.directory, f"{population} people have changed")
+                    raise damaged(self.directory, f"{population} people have changed")
 
     def delete(self) -> None:
         """Deletes the snapshot from disk; done when its plan ends or consent is withdrawn."""
         shutil.rmtree(self.directory)
-
-    @property
-    def _row_bytes(self) -> int:
-        return self._features + 1 + self._many
-
-    def _block(self, content: NDArray[np.uint8]) -> Block:
-        starts = None
-        if self._many:
-            content[-1, 0] = 1
-            starts = np.flatnonzero(content[-1]).astype(np.int64)
-        codes, bad = content[: self._features], content[self._features] & 1
-        return Block(codes=codes, bad=bad, person_starts=starts)
 
 
 def take_snapshot(
@@ -224,11 +190,36 @@ def take_snapshot(
             do not fit.
         DataError: the table breaks its contract. Nothing is left on disk.
     """
+    reader = ContractReader(schema, table_path, not_held=not_held, split=split, mapping=mapping)
+    return write_snapshot(
+        schema, reader.batches, not_held=not_held, split=split, directory=directory
+    )
+
+
+def write_snapshot(
+    schema: Schema,
+    batches: Callable[[Path], Iterable[CodedBatch]],
+    *,
+    not_held: frozenset[str],
+    split: Split,
+    directory: Path,
+) -> Snapshot:
+    """Writes rows that are codes already, and returns them as a snapshot.
+
+    Args:
+        schema: the contract that they keep.
+        batches: called once with a private scratch directory.
+        not_held: features that are not held.
+        split: by which the rows were divided.
+        directory: as in `take_snapshot`.
+
+    Raises:
+        ConfigurationError: the directory is taken or has no parent.
+    """
     if directory.exists():
         raise ConfigurationError(f"There already is a snapshot in {directory}.")
     if not directory.parent.is_dir():
         raise ConfigurationError(f"There is no directory {directory.parent} to hold the snapshot.")
-    reader = ContractReader(schema, table_path, not_held=not_held, split=split, mapping=mapping)
     unfinished = directory.with_name(directory.name + ".unfinished")
     with ExitStack() as on_failure:
         shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed
@@ -239,7 +230,7 @@ def take_snapshot(
             schema_digest=schema.digest,
             split_digest=split.digest,
             not_held=tuple(sorted(not_held)),
-            contents=_write_blocks(schema, reader, unfinished),
+            contents=_write_blocks(schema, batches(unfinished), unfinished),
         )
         with create_private(unfinished / _HEADER_NAME) as file:
             file.write(canonical_json(msgspec.to_builtins(header)))
@@ -250,7 +241,7 @@ def take_snapshot(
 
 
 def _write_blocks(
-    schema: Schema, reader: ContractReader, directory: Path
+    schema: Schema, batches: Iterable[CodedBatch], directory: Path
 ) -> dict[Population, _Contents]:
     many = schema.rows_per_person is RowsPerPerson.MANY
     with ExitStack() as files:
@@ -260,7 +251,7 @@ def _write_blocks(
             )
             for population in Population
         }
-        for batch in reader.batches(directory):
+        for batch in batches:
             writers[Population.TRAINED].add(batch, ~batch.held_out)
             writers[Population.HELD_OUT].add(batch, batch.held_out)
         return {population: writer.finish() for population, writer in writers.items()}
@@ -328,9 +319,3 @@ def _blocks_path(directory: Path, population: Population) -> Path:
 def _make_durable(file: IO[bytes]) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _damaged(directory: Path, what: str) -> DataError:
-    return DataError(
-        f"The snapshot in {directory} is damaged: {what}. Delete it and take a new one."
-    )

@@ -7,6 +7,7 @@ bottom, this file is the privacy argument: a person's vector is bounded whatever
 sum is over integers and so exact in any order, noise is added before anything else can see the sum.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -22,28 +23,55 @@ MOST_ROWS = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cells:
+    """Where each row falls: one number a row, which names one place in each of some columns.
+
+    A column of s cells has s + 1 places, the last of which is "nothing in this column". A number
+    counts through the places of its columns as hours and minutes count through a day, the last
+    column fastest; so it names exactly one place of each. A number beyond the last names "nothing"
+    in each. With one column the number is simply the cell.
+
+    Attributes:
+        numbers: an unsigned integer array [rows].
+        columns: the columns of the question that it stands for.
+    """
+
+    numbers: NDArray[np.unsignedinteger]
+    columns: tuple[int, ...]
+
+
+def one_column_each(cells: Iterable[NDArray[np.unsignedinteger]]) -> tuple[Cells, ...]:
+    """Returns the cells of rows in column 0, column 1, ... of a question, each for itself."""
+    return tuple(Cells(numbers=of, columns=(column,)) for column, of in enumerate(cells))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Contribution:
     """What the rows of one block of people would bring, not yet bounded. Never leaves.
 
     Attributes:
         values: int64[rows], the number that a row puts in its cells, in grid units.
-        cells: per column of the question, an unsigned integer array [rows]: the cell each row
-            falls in. A cell number beyond the column means "nothing in this column".
+        cells: where the rows fall; no column of the question occurs twice.
+        left_out: the columns to which these rows bring nothing; all that `cells` do not have.
         person_starts: int64[people], the first row of each person in increasing order, beginning
             with 0; None if every row is a person.
     """
 
     values: NDArray[np.int64]
-    cells: tuple[NDArray[np.unsignedinteger], ...]
+    cells: tuple[Cells, ...]
+    left_out: frozenset[int] = frozenset()
     person_starts: NDArray[np.int64] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clipped:
-    """A contribution whose every value lies within +-UNITS_PER_ONE, in the question's columns."""
+    """A contribution whose every value lies within +-UNITS_PER_ONE, in the question's columns.
+
+    So a row has at most one number, at most UNITS_PER_ONE large, in one cell of each column.
+    """
 
     values: NDArray[np.int64]
-    cells: tuple[NDArray[np.unsignedinteger], ...]
+    cells: tuple[Cells, ...]
     person_starts: NDArray[np.int64] | None
 
 
@@ -81,10 +109,19 @@ def answer(query: BoundedSum, people: Iterable[Contribution], *, noise_key: byte
         PrivacyError: a block does not have the question's columns, or the key is malformed. Never
             because of what a row holds.
     """
+    return without_mask(add_noise(sum_of(query, people), query, noise_key=noise_key))
+
+
+def sum_of(query: BoundedSum, people: Iterable[Contribution]) -> Gridded:
+    """Returns the exact sum over blocks of people, each of them clipped.
+
+    Raises:
+        PrivacyError: as `answer`.
+    """
     total = Gridded(total=np.zeros(query.length, dtype=np.int64))
     for block in people:
         total = add(total, to_grid(clip(block, query), query))
-    return without_mask(add_noise(total, query, noise_key=noise_key))
+    return total
 
 
 def clip(block: Contribution, query: BoundedSum) -> Clipped:
@@ -95,10 +132,13 @@ def clip(block: Contribution, query: BoundedSum) -> Clipped:
             row).
     """
     rows = len(block.values)
-    if rows > MOST_ROWS or len(block.cells) != len(query.columns):
+    named = [*block.left_out, *(column for cells in block.cells for column in cells.columns)]
+    if rows > MOST_ROWS or sorted(named) != list(range(len(query.columns))):
         raise PrivacyError("A block of people does not have the shape of the question.")
     if any(
-        cells.shape != (rows,) or cells.dtype.kind != "u" or cells.dtype.itemsize > 4
+        cells.numbers.shape != (rows,)
+        or cells.numbers.dtype.kind != "u"
+        or cells.numbers.dtype.itemsize > 4
         for cells in block.cells
     ):
         raise PrivacyError("A column of a block of people is not one unsigned cell for each row.")
@@ -128,47 +168,67 @@ def to_grid(block: Clipped, query: BoundedSum) -> Gridded:
     One row a person: its value in the cell of each column. Several rows: the mean of the rows'
     vectors, cell by cell truncated toward zero, which is no longer than the longest of them.
     """
-    if block.person_starts is None:
-        weights = block.values.astype(np.float64)
-        sums = [
-            _column_sum(cells, weights, size)
-            for cells, size in zip(block.cells, query.columns, strict=True)
-        ]
-    else:
-        sums = [
-            _column_sum_of_means(cells, block.values, size, block.person_starts)
-            for cells, size in zip(block.cells, query.columns, strict=True)
-        ]
+    sums = [np.zeros(size, dtype=np.int64) for size in query.columns]
+    weights = block.values.astype(np.float64)
+    for cells in block.cells:
+        sizes = tuple(query.columns[column] for column in cells.columns)
+        if block.person_starts is None:
+            found = _sums(cells.numbers, weights, sizes)
+        else:
+            found = _sums_of_means(cells.numbers, block.values, sizes, block.person_starts)
+        for column, of_column in zip(cells.columns, found, strict=True):
+            sums[column] = of_column
     return Gridded(total=np.concatenate(sums))
 
 
-def _column_sum(
-    cells: NDArray[np.unsignedinteger], weights: NDArray[np.float64], size: int
-) -> NDArray[np.int64]:
-    inside = np.minimum(cells, cells.dtype.type(size)) if _can_exceed(cells, size) else cells
-    sums = np.bincount(inside, weights=weights, minlength=size + 1)
-    return sums[:size].astype(np.int64)
+def _sums(
+    numbers: NDArray[np.unsignedinteger], weights: NDArray[np.float64], sizes: tuple[int, ...]
+) -> list[NDArray[np.int64]]:
+    """Returns the sum in each cell of each column.
+
+    The rows are added up once, by number. What stands in a column's cell is then the sum over the
+    numbers that name it: the same integers added in another order, so the same result exactly.
+    """
+    places = math.prod(size + 1 for size in sizes)
+    inside = numbers if numbers.itemsize <= 2 else np.minimum(numbers, places)
+    rest = np.bincount(inside, weights=weights, minlength=places)[:places]
+    found = []
+    for size in sizes:
+        table = rest.reshape(size + 1, -1)
+        found.append(table.sum(axis=1)[:size].astype(np.int64))
+        rest = table.sum(axis=0)
+    return found
+
+
+def _sums_of_means(
+    numbers: NDArray[np.unsignedinteger],
+    values: NDArray[np.int64],
+    sizes: tuple[int, ...],
+    starts: NDArray[np.int64],
+) -> list[NDArray[np.int64]]:
+    places = tuple(size + 1 for size in sizes)
+    inside = np.minimum(numbers.astype(np.int64), math.prod(places) - 1)
+    return [
+        _column_sum_of_means(cells, values, size, starts)
+        for cells, size in zip(np.unravel_index(inside, places), sizes, strict=True)
+    ]
 
 
 def _column_sum_of_means(
-    cells: NDArray[np.unsignedinteger],
+    cells: NDArray[np.int64],
     values: NDArray[np.int64],
     size: int,
     starts: NDArray[np.int64],
 ) -> NDArray[np.int64]:
+    """Returns the sum over people of the mean of their rows in one column's cells 0 to size."""
     rows_of = np.diff(np.append(starts, len(values)))
     person = np.repeat(np.arange(len(starts)), rows_of)
-    inside = np.minimum(cells.astype(np.int64), size)
-    keys, place = np.unique(person * (size + 1) + inside, return_inverse=True)
+    keys, place = np.unique(person * (size + 1) + cells, return_inverse=True)
     sums = np.bincount(place, weights=values, minlength=len(keys)).astype(np.int64)
     rows = rows_of[keys // (size + 1)]
     means = np.sign(sums) * (np.abs(sums) // rows)
     total = np.bincount(keys % (size + 1), weights=means, minlength=size + 1)
     return total[:size].astype(np.int64)
-
-
-def _can_exceed(cells: NDArray[np.unsignedinteger], size: int) -> bool:
-    return bool(np.iinfo(cells.dtype).max > size)
 
 
 def add(first: Gridded, second: Gridded) -> Gridded:

@@ -30,10 +30,12 @@ schema_app = typer.Typer(help="The public data contract.", **_SETTINGS)
 plan_app = typer.Typer(help="What is asked, of whom, at what privacy.", **_SETTINGS)
 ledger_app = typer.Typer(help="An institution's privacy budget.", **_SETTINGS)
 release_app = typer.Typer(help="Released scorecards.", **_SETTINGS)
+bench_app = typer.Typer(help="How fast this machine is.", **_SETTINGS)
 app.add_typer(schema_app, name="schema")
 app.add_typer(plan_app, name="plan")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(release_app, name="release")
+app.add_typer(bench_app, name="bench")
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 _SchemaFile = Annotated[Path, typer.Option("--schema", help="The schema's TOML.")]
@@ -286,6 +288,33 @@ def release_verify(
     if found.plan != expected.digest:
         raise ProtocolError("The release comes from another plan.")
     typer.echo(f"The release comes from plan {expected.name!r} and its coordinator.")
+
+
+@bench_app.callback()
+def bench() -> None:
+    """How fast this machine is."""
+
+
+@bench_app.command("step")
+def bench_step(
+    *,
+    people: Annotated[int, typer.Option(help="How many to make up.")] = 1_000_000,
+    features: Annotated[int, typer.Option(help="Scored features.")] = 24,
+    bins: Annotated[int, typer.Option(help="Bins of each feature, 1 to 64.")] = 16,
+    law: Annotated[
+        bool, typer.Option("--law", help="Also time 10^4, 10^5, ... people and fit the growth.")
+    ] = False,
+    parquet: Annotated[
+        bool, typer.Option("--parquet", help="Also time reading them from a Parquet file.")
+    ] = False,
+    json: _Json = False,
+) -> None:
+    """Time one training step over people made up on disk, as an institution does it."""
+    from fedscore.bench import bench_step as run
+    from fedscore.bench import bench_tables
+
+    found = run(people=people, features=features, bins=bins, law=law, parquet=parquet)
+    _show(found, bench_tables(found), json=json)
 
 
 def main() -> None:

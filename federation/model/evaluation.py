@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from federation.door import Contribution
+from federation.door import Contribution, one_column_each
 from federation.model.score_scale import ScoreScale
 from federation.model.scorecard import AdditiveCard
 from federation.query import UNITS_PER_ONE
@@ -71,7 +71,7 @@ def evaluation_contribution(
     groups = tuple(of_feature.astype(np.uint32) * (2 * BANDS) + within for of_feature in protected)
     return Contribution(
         values=np.full(len(bad), UNITS_PER_ONE, dtype=np.int64),
-        cells=(within, *groups),
+        cells=one_column_each((within, *groups)),
         person_starts=person_starts,
     )
 

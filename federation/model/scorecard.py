@@ -1,17 +1,16 @@
-"""The additive scorecard in whole numbers, and what a person contributes to binning and training.
+"""The additive scorecard in whole numbers, and what a person contributes to binning.
 
 All arithmetic on a person's row is on integers and tables, so that nobody's contribution depends
 on who else is in the block: exact sensitivity, the same result everywhere.
 """
 
-from functools import lru_cache
 from typing import Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from federation.door import Contribution
+from federation.door import Contribution, one_column_each
 from federation.errors import ConfigurationError
 from federation.grid import LARGEST_GRID, NOT_HELD
 from federation.query import UNITS_PER_ONE
@@ -79,12 +78,6 @@ class AdditiveCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             total += weights[codes[feature]]
         return total.astype(np.int64)
 
-    def bin_codes(self, codes: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
-        """Returns per feature the bin of each row; 255 means "nothing"."""
-        return tuple(
-            table[codes[feature]] for feature, table in enumerate(_bin_tables(self.bin_of_cell))
-        )
-
     def _weight_of_code(self) -> tuple[NDArray[np.int32], ...]:
         tables = []
         for cells, weights in zip(self.bin_of_cell, self.weights, strict=True):
@@ -92,23 +85,6 @@ class AdditiveCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             table[: len(cells)] = np.array(weights, dtype=np.int32)[list(cells)]
             tables.append(table)
         return tuple(tables)
-
-
-@lru_cache(maxsize=8)
-def _bin_tables(bin_of_cell: tuple[tuple[int, ...], ...]) -> tuple[NDArray[np.uint8], ...]:
-    tables = []
-    for cells in bin_of_cell:
-        table = np.full(NOT_HELD + 1, NOT_HELD, dtype=np.uint8)
-        table[: len(cells)] = cells
-        tables.append(table)
-    return tuple(tables)
-
-
-@lru_cache(maxsize=1)
-def _probability_table() -> NDArray[np.int64]:
-    """Returns P(bad) in grid units at every whole score from -LARGEST_WEIGHT to LARGEST_WEIGHT."""
-    log_odds = np.arange(-LARGEST_WEIGHT, LARGEST_WEIGHT + 1) / WEIGHTS_PER_LOG_ODDS
-    return np.rint(UNITS_PER_ONE / (1.0 + np.exp(-log_odds))).astype(np.int64)
 
 
 def count_contribution(
@@ -124,33 +100,6 @@ def count_contribution(
     outcome = bad.astype(np.uint16) & np.uint16(1)
     return Contribution(
         values=np.full(len(bad), UNITS_PER_ONE, dtype=np.int64),
-        cells=tuple(of_feature.astype(np.uint16) * 2 + outcome for of_feature in codes),
-        person_starts=person_starts,
-    )
-
-
-def step_contribution(
-    codes: NDArray[np.uint8],
-    bad: NDArray[np.uint8],
-    person_starts: NDArray[np.int64] | None,
-    card: AdditiveCard,
-) -> Contribution:
-    """Returns what rows bring to the question STEP: the residual, in each feature's bin and once.
-
-    The residual y - p of the logistic model is the gradient of the log-likelihood in each of the
-    row's weights and in the intercept, which is the last column.
-
-    Args:
-        codes: uint8[features, rows], scored features.
-        bad: uint8[rows], 1 = bad.
-        person_starts: as in `Contribution`.
-        card: the model at which the gradient is asked, log-odds of bad in 1/4096.
-    """
-    scores = np.clip(card.scores(codes), -LARGEST_WEIGHT, LARGEST_WEIGHT)
-    outcome = (bad & np.uint8(1)).astype(np.int64)
-    residuals = outcome * UNITS_PER_ONE - _probability_table()[scores + LARGEST_WEIGHT]
-    return Contribution(
-        values=residuals,
-        cells=(*card.bin_codes(codes), np.zeros(len(bad), dtype=np.uint8)),
+        cells=one_column_each(of_feature.astype(np.uint16) * 2 + outcome for of_feature in codes),
         person_starts=person_starts,
     )

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from federation.door import Contribution
+from federation.door import Contribution, one_column_each
 
 ONE = 65536
 
@@ -74,7 +74,7 @@ class Crowd:
         starts = np.cumsum([0, *(len(person) for person in people)])[:-1].astype(np.int64)
         return Contribution(
             values=np.array([value for value, _ in rows], dtype=np.int64),
-            cells=tuple(
+            cells=one_column_each(
                 np.array([cells[column] for _, cells in rows], dtype=kind)
                 for column, kind in enumerate(self.kinds)
             ),

@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from clients.snapshot import take_snapshot
 from federation import door
-from federation.door import Contribution
+from federation.door import Cells, Contribution, one_column_each
 from federation.errors import DataError, PrivacyError
 from federation.model.evaluation import evaluation_columns, evaluation_contribution
 from federation.model.scorecard import (
     LARGEST_WEIGHT,
     AdditiveCard,
     count_contribution,
-    step_contribution,
 )
 from federation.pricing import bins_sum, evaluation_sum, step_sum
 from federation.privacy.events import LEAST_SHARE_VARIANCE
@@ -37,6 +36,7 @@ from tests.federations import (
     small_table,
 )
 from tests.privacy.reference_sum import Crowd, Person, reference_total
+from tests.steps import step_contribution
 
 INT64 = np.iinfo(np.int64)
 HOSTILE = (INT64.min, INT64.min + 1, -65537, -65536, -1, 0, 1, 65535, 65536, 65537, INT64.max)
@@ -155,6 +155,9 @@ def test_the_bound_is_reached_so_that_it_is_the_sensitivity() -> None:
     assert squared(difference) == query.sensitivity_squared == 3 * 2**32
 
 
+BYTES = np.zeros(2, dtype=np.uint8)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -162,9 +165,17 @@ def test_the_bound_is_reached_so_that_it_is_the_sensitivity() -> None:
         {"values": np.zeros(2, dtype=np.int32)},
         {"values": np.zeros(3, dtype=np.int64)},
         {"values": np.zeros(2**20 + 1, dtype=np.int64)},
-        {"cells": (np.zeros(2, dtype=np.uint8),)},
-        {"cells": (np.zeros(2, dtype=np.int8), np.zeros(2, dtype=np.uint8))},
-        {"cells": (np.zeros((2, 1), dtype=np.uint8), np.zeros(2, dtype=np.uint8))},
+        {"cells": one_column_each([BYTES])},
+        {"cells": one_column_each([np.zeros(2, dtype=np.int8), BYTES])},
+        {"cells": one_column_each([BYTES.reshape(2, 1), BYTES])},
+        {"cells": one_column_each([BYTES, BYTES, BYTES])},
+        {"cells": (*one_column_each([BYTES, BYTES]), Cells(numbers=BYTES, columns=(1,)))},
+        {"cells": (Cells(numbers=BYTES, columns=(0, 0)),), "left_out": frozenset({1})},
+        {"cells": (Cells(numbers=BYTES, columns=(0, 1, 1)),)},
+        {"cells": (Cells(numbers=BYTES, columns=(1, -2)),)},
+        {"cells": (Cells(numbers=BYTES, columns=(0, 2)),)},
+        {"left_out": frozenset({1})},
+        {"left_out": frozenset({2})},
     ],
 )
 def test_a_block_of_another_shape_is_refused_before_anything_is_added(
@@ -172,7 +183,7 @@ def test_a_block_of_another_shape_is_refused_before_anything_is_added(
 ) -> None:
     right = {
         "values": np.zeros(2, dtype=np.int64),
-        "cells": (np.zeros(2, dtype=np.uint8), np.zeros(2, dtype=np.uint8)),
+        "cells": one_column_each([BYTES, BYTES]),
         "person_starts": None,
     }
     with pytest.raises(PrivacyError):
@@ -198,7 +209,7 @@ def test_starts_that_do_not_divide_the_rows_into_people_are_refused(starts: Tota
     """With starts = [1] two rows would count as one person's two whole rows, not as their mean."""
     block = Contribution(
         values=np.full(2, 65536, dtype=np.int64),
-        cells=(np.zeros(2, dtype=np.uint8), np.zeros(2, dtype=np.uint8)),
+        cells=one_column_each([BYTES, BYTES]),
         person_starts=starts,
     )
     with pytest.raises(PrivacyError):
@@ -208,12 +219,12 @@ def test_starts_that_do_not_divide_the_rows_into_people_are_refused(starts: Tota
 def test_cells_too_wide_to_be_counted_and_values_in_a_table_are_refused() -> None:
     wide = Contribution(
         values=np.zeros(2, dtype=np.int64),
-        cells=(np.array([2**63, 1], dtype=np.uint64),),
+        cells=one_column_each([np.array([2**63, 1], dtype=np.uint64)]),
         person_starts=np.array([0, 1]),
     )
     table = Contribution(
         values=np.zeros((2, 2), dtype=np.int64),
-        cells=(np.zeros(2, dtype=np.uint8),),
+        cells=one_column_each([BYTES]),
         person_starts=None,
     )
     for block in (wide, table):

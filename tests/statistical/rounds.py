@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from federation import door
-from federation.door import Contribution
+from federation.door import Contribution, one_column_each
 from federation.privacy.entropy import Entropy
 from federation.query import UNITS_PER_ONE, BoundedSum, Question
 from tests.entropy import SeededEntropy
@@ -92,7 +92,9 @@ def door_noise(
     people = 40
     block = Contribution(
         values=np.full(people, UNITS_PER_ONE, dtype=np.int64),
-        cells=(np.arange(people, dtype=np.uint32), np.zeros(people, dtype=np.uint32)),
+        cells=one_column_each(
+            (np.arange(people, dtype=np.uint32), np.zeros(people, dtype=np.uint32))
+        ),
         person_starts=None,
     )
     exact = np.zeros(length, dtype=np.int64)

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from federation.model.scorecard import step_contribution
 from federation.pricing import price_of
 from federation.privacy.units import Population
 from tests.entropy import RepeatingEntropy, SeededEntropy
@@ -35,6 +34,7 @@ from tests.statistical.rounds import (
     zero_gradient_federation,
     zero_gradient_rounds,
 )
+from tests.steps import step_contribution
 
 Answers = NDArray[np.int64]
 
@@ -60,7 +60,7 @@ def test_the_exact_sum_of_the_round_is_zero(fed: Federation) -> None:
     bad = (np.arange(500) % 2).astype(np.uint8)
     block = step_contribution(codes, bad, None, flat_card(fed.schema))
     for cells in block.cells:
-        sums = np.bincount(cells, weights=block.values)
+        sums = np.bincount(cells.numbers, weights=block.values)
         assert not sums.any()
 
 

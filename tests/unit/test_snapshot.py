@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clients.snapshot import BLOCK_ROWS, Block, Snapshot, take_snapshot
+from clients.blocks import BLOCK_ROWS, Block
+from clients.snapshot import Snapshot, take_snapshot
 from federation.errors import ConfigurationError, DataError
 from federation.grid import NOT_HELD
 from federation.population import Split, held_out
