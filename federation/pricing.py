@@ -20,7 +20,7 @@ from federation.privacy.accountant import (
 from federation.privacy.events import LEAST_SHARE_VARIANCE, GaussianEvents, variance_for
 from federation.privacy.units import BudgetUnits, Delta, Epsilon, Population, Price
 from federation.query import UNITS_PER_ONE, BoundedSum, Question, sensitivity_squared
-from federation.schema import Schema
+from federation.schema import ROW_AS_KEY, Schema
 
 
 def cells_of(schema: Schema, role: Role) -> tuple[int, ...]:
@@ -122,11 +122,18 @@ def price_of(plan: Plan, schema: Schema) -> PlanPrice:
 
     Raises:
         ConfigurationError: the plan was made for another schema.
-        PrivacyError: the price exceeds the target that the plan itself states.
+        PrivacyError: the price exceeds the target that the plan itself states, or people are held
+            out whom nothing but their place in the table names.
     """
     if plan.schema != schema.digest:
         raise ConfigurationError(
             f"The plan was made for schema {plan.schema[:16]}..., this is {schema.digest[:16]}..."
+        )
+    if schema.person_key == ROW_AS_KEY and plan.people.held_out_fraction > 0:
+        raise PrivacyError(
+            'With person_key = "row" nobody can be held out: without one row all rows after it '
+            "would have other places, and other people would be trained on. Name a key, or set "
+            "held_out_fraction = 0."
         )
     shape = _Shape.of(schema, plan.participation, plan.rounds)
     epsilon, delta = require_target(plan.privacy.epsilon, plan.privacy.delta)

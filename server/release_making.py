@@ -24,7 +24,7 @@ from federation.model.scorecard import AdditiveCard
 from federation.model.scoring import Scorer
 from federation.plan import UNSIGNED, Plan
 from federation.pricing import PlanPrice
-from federation.schema import Schema
+from federation.schema import ROW_AS_KEY, Schema
 
 PARITY_VECTORS: Final = 24
 NO_MASKS: Final = "masks not run"
@@ -74,7 +74,7 @@ def make_release(
         bad_rate=_rounded(settings.base_rate),
         institutions=institutions,
         rounds=plan.rounds,
-        statement=_statement(plan, price),
+        statement=_statement(plan, schema, price),
         report=_report(plan, schema, histogram, histogram_stddev),
         parity=(),
         coordinator=plan.coordinator,
@@ -119,12 +119,16 @@ def _label(grid: FeatureGrid, cells: list[int]) -> str:
     return f"{first.partition(' to ')[0]} to {last.rpartition(' to ')[2]}"
 
 
-def _statement(plan: Plan, price: PlanPrice) -> Statement:
+def _statement(plan: Plan, schema: Schema, price: PlanPrice) -> Statement:
     return Statement(
         epsilon=_rounded_up(price.trained),
         held_out_epsilon=_rounded_up(price.held_out),
         delta=price.delta,
-        unit="one person at one institution, with all rows of that person there",
+        unit=(
+            "one row, which the schema takes for one person, at one institution"
+            if schema.person_key == ROW_AS_KEY
+            else "one person at one institution, with all rows of that person there"
+        ),
         neighbours="add or remove that person",
         against=(
             f"the coordinator and any {plan.participation.colluders} of the institutions together"

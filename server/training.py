@@ -7,12 +7,15 @@ Everything here is post-processing of sums that institutions noised themselves.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from federation.errors import ProtocolError
+from federation.canonical import public_key_of
+from federation.errors import ConfigurationError, ProtocolError
 from federation.grid import Role
 from federation.messages import (
     Accept,
@@ -63,8 +66,8 @@ class Progress:
     """Something that happened, for whoever watches.
 
     Attributes:
-        step: "accepted", "bins", "round", "evaluation", "released" or "retry".
-        number: of the round, or of institutions that accepted.
+        step: "accepted", "bins", "round", "evaluation", "released", "retry" or "malformed".
+        number: of the round, or of institutions that accepted or sent what is no reply.
         of: rounds or institutions in the plan.
         answers: institutions that answered.
     """
@@ -76,7 +79,11 @@ class Progress:
 
 
 class Round:
-    """Asks the plan's questions of the institutions that accepted it, attempt by attempt."""
+    """Asks the plan's questions of the institutions that accepted it, attempt by attempt.
+
+    A context manager: whatever ends the training early, the plan is closed at every participant,
+    so that what was reserved and never spent returns to its budget.
+    """
 
     def __init__(
         self,
@@ -91,6 +98,20 @@ class Round:
         self._accepted: tuple[str, ...] = ()
         self._spare = plan.participation.spare_attempts
         self.fewest_answers = len(plan.participation.invited)
+
+    def __enter__(self) -> Self:
+        """Returns the rounds; nobody has been asked yet."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes the plan without a release if the training did not come to its end."""
+        if kind is not None:
+            self.close(release=b"")
 
     def invite(self) -> None:
         """Returns once enough institutions take part.
@@ -117,7 +138,6 @@ class Round:
             )
         )
         if len(self._accepted) < self._plan.participation.quorum:
-            self.close(release=b"")
             said = ", ".join(f"{name}: {code}" for name, code in sorted(refusals.items()))
             raise ProtocolError(
                 f"{len(self._accepted)} of {len(invited)} institutions take part, the plan needs "
@@ -129,8 +149,7 @@ class Round:
         """Returns the total of one question, spending spare attempts on training rounds if needed.
 
         Raises:
-            ProtocolError: too few institutions answered, and no attempt is left. The plan is
-                closed.
+            ProtocolError: too few institutions answered, and no attempt is left.
         """
         attempt = 0
         while True:
@@ -150,11 +169,10 @@ class Round:
                     answers=len(vectors),
                 )
             if query.question is not Question.STEP or self._spare == 0:
-                self.close(release=b"")
                 raise ProtocolError(
                     f"Only {len(vectors)} institutions answered {query.question} {round_}, the "
                     f"quorum is {self._plan.participation.quorum}, and no attempt is left. The "
-                    "plan is closed; make a new one."
+                    "plan ends; make a new one."
                 )
             self._spare -= 1
             attempt += 1
@@ -173,12 +191,18 @@ class Round:
             for reply in self._exchange(ask, self._accepted).values()
             if isinstance(reply, Answer)
             and (reply.plan, reply.question, reply.round, reply.attempt) == asked
+            and len(reply.total) == 8 * length
         ]
 
     def _exchange(self, request: Request, names: tuple[str, ...]) -> dict[str, Reply]:
         data = encode(request)
-        replies = self._transport.exchange(dict.fromkeys(names, data))
-        return {name: decode_reply(replies[name]) for name in names if name in replies}
+        found: dict[str, Reply] = {}
+        for name, reply in self._transport.exchange(dict.fromkeys(names, data)).items():
+            try:
+                found[name] = decode_reply(reply)
+            except ProtocolError:  # who sends what is no reply has not answered
+                self._watch(Progress(step="malformed", number=1, of=len(names), answers=0))
+        return found
 
 
 def run_training(
@@ -202,49 +226,52 @@ def run_training(
 
     Raises:
         ProtocolError: the plan is unsigned or expired, too few institutions take part or answer.
-        ConfigurationError: plan and schema do not match.
+        ConfigurationError: plan and schema, or plan and key, do not match.
         PrivacyError: the plan costs more than it promises.
     """
     plan.require_signed()
     plan.require_valid_at(now)
+    if public_key_of(key) != plan.coordinator:
+        raise ConfigurationError("This key is not the coordinator's that the plan names.")
     price = price_of(plan, schema)
-    rounds = Round(plan, transport, watch)
-
-    rounds.invite()
-    counts = rounds.ask(bins_sum(plan, schema), round_=0, card=None)
-    watch(Progress(step="bins", number=1, of=1, answers=counts.answers))
-    fit = CardFit.begin(
-        grids=tuple(grid for grid in schema.grids if grid.role is Role.SCORED),
-        counts=counts.values,
-        count_stddev=counts.stddev,
-        residual_stddev=stddev_of_total(plan.noise.step, counts.answers),
-        rounds=plan.rounds,
-    )
-    for number in range(plan.rounds):
-        card = fit.to_ask()
-        total = rounds.ask(step_sum(plan, card), round_=number, card=card)
-        fit = fit.after(total.values)
-        watch(Progress(step="round", number=number + 1, of=plan.rounds, answers=total.answers))
-    points = fit.in_points(plan.scale)
-    histogram: Total | None = None
-    if plan.people.held_out_fraction > 0:
-        histogram = rounds.ask(evaluation_sum(plan, schema), round_=0, card=points)
-        watch(Progress(step="evaluation", number=1, of=1, answers=histogram.answers))
-    release = release_json(
-        make_release(
-            plan=plan,
-            schema=schema,
-            price=price,
-            settings=fit.settings,
-            points=points,
-            histogram=None if histogram is None else histogram.values,
-            histogram_stddev=0.0 if histogram is None else histogram.stddev,
-            institutions=rounds.fewest_answers,
-            now=now,
-        ).signed(key)
-    )
-    rounds.close(release=release)
-    watch(
-        Progress(step="released", number=plan.rounds, of=plan.rounds, answers=rounds.fewest_answers)
-    )
+    with Round(plan, transport, watch) as rounds:
+        rounds.invite()
+        counts = rounds.ask(bins_sum(plan, schema), round_=0, card=None)
+        watch(Progress(step="bins", number=1, of=1, answers=counts.answers))
+        fit = CardFit.begin(
+            grids=tuple(grid for grid in schema.grids if grid.role is Role.SCORED),
+            counts=counts.values,
+            count_stddev=counts.stddev,
+            residual_stddev=stddev_of_total(plan.noise.step, counts.answers),
+            rounds=plan.rounds,
+        )
+        for number in range(plan.rounds):
+            card = fit.to_ask()
+            total = rounds.ask(step_sum(plan, card), round_=number, card=card)
+            fit = fit.after(total.values)
+            watch(Progress(step="round", number=number + 1, of=plan.rounds, answers=total.answers))
+        points = fit.in_points(plan.scale)
+        histogram: Total | None = None
+        if plan.people.held_out_fraction > 0:
+            histogram = rounds.ask(evaluation_sum(plan, schema), round_=0, card=points)
+            watch(Progress(step="evaluation", number=1, of=1, answers=histogram.answers))
+        release = release_json(
+            make_release(
+                plan=plan,
+                schema=schema,
+                price=price,
+                settings=fit.settings,
+                points=points,
+                histogram=None if histogram is None else histogram.values,
+                histogram_stddev=0.0 if histogram is None else histogram.stddev,
+                institutions=rounds.fewest_answers,
+                now=now,
+            ).signed(key)
+        )
+        rounds.close(release=release)
+        watch(
+            Progress(
+                step="released", number=plan.rounds, of=plan.rounds, answers=rounds.fewest_answers
+            )
+        )
     return release

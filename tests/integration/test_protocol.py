@@ -1,13 +1,14 @@
 """What an institution says to a coordinator that errs or lies, and how rounds fail and resume."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 import msgspec
 import numpy as np
 import pytest
 
 from federation.canonical import public_key_of
-from federation.errors import ConfigurationError, DataError, ProtocolError
+from federation.errors import ConfigurationError, DataError, PrivacyError, ProtocolError
 from federation.messages import (
     Accept,
     Answer,
@@ -22,11 +23,14 @@ from federation.messages import (
 )
 from federation.model.release import load_release, release_json
 from federation.plan import plan_toml
+from federation.pricing import price_of
 from federation.privacy.ledger_entries import Spent
 from federation.query import Question
+from federation.schema import load_schema
 from fedscore.simulation import InProcess
 from server.training import Progress, run_training
 from tests.federations import (
+    _SMALL,
     KEY,
     NOW,
     OTHER_KEY,
@@ -297,8 +301,6 @@ class Flaky:
 
 
 def train(built: Federation, transport, watch=ignore):
-    from datetime import UTC, datetime
-
     return load_release(
         run_training(
             plan=built.plan,
@@ -370,6 +372,83 @@ def test_an_answer_to_another_question_is_not_counted(tmp_path):
 
     with built.seats() as seats, pytest.raises(ProtocolError, match="Only 3 institutions"):
         train(built, Liar(in_process(seats)))
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\x00" * 50, "short"])
+def test_one_institutions_garbage_is_a_missing_answer_and_locks_nobodys_budget(tmp_path, garbage):
+    built = federation(tmp_path, institutions=5, quorum=4)
+    seen: list[Progress] = []
+
+    class Liar:
+        def __init__(self, inner):
+            self.inner = inner
+
+        def exchange(self, requests):
+            replies = dict(self.inner.exchange(requests))
+            reply = decode_reply(replies["bank-00"])
+            if isinstance(reply, Answer):
+                short = encode(msgspec.structs.replace(reply, total=reply.total[:-8]))
+                replies["bank-00"] = short if garbage == "short" else garbage
+            return replies
+
+    with built.seats() as seats:
+        release = train(built, Liar(in_process(seats)), seen.append)
+        for seat in seats.values():
+            assert seat.ledger.balance(built.members[0].policy.limits).open_plans == ()
+    assert release.institutions == 4
+    assert any(one.step == "malformed" for one in seen) == (garbage != "short")
+
+
+def test_whatever_ends_a_training_early_the_unspent_budget_returns(tmp_path, monkeypatch):
+    built = federation(tmp_path)
+
+    class StoppedError(Exception):
+        pass
+
+    def broken(*_, **__):
+        raise StoppedError
+
+    with built.seats() as seats:
+        monkeypatch.setattr("server.training.CardFit.begin", broken)
+        with pytest.raises(StoppedError):
+            train(built, in_process(seats))
+        for seat in seats.values():
+            balance = seat.ledger.balance(built.members[0].policy.limits)
+            assert balance.open_plans == ()
+            assert balance.held_out.charged_lifetime == 0
+
+
+def test_another_key_ends_the_training_before_anybody_is_asked(tmp_path):
+    built = federation(tmp_path)
+    with built.seats() as seats:
+        with pytest.raises(ConfigurationError, match="This key is not"):
+            run_training(
+                plan=built.plan,
+                schema=built.schema,
+                transport=in_process(seats),
+                key=OTHER_KEY,
+                now=datetime.fromtimestamp(NOW, UTC),
+                watch=ignore,
+            )
+        assert all(seat.ledger.head()[0] == 0 for seat in seats.values())
+
+
+def test_rows_without_a_key_cannot_be_held_out_and_the_release_names_the_unit(tmp_path):
+    text = _SMALL.format(rows="one").replace('person_key = "person"', 'person_key = "row"')
+    schema = load_schema(text)
+    with pytest.raises(PrivacyError, match="nobody can be held out"):
+        price_of(signed_plan(schema), schema)
+    built = federation(tmp_path, schema=schema, held_out_fraction=0.0)
+    release = built.run().release
+    assert "one row" in release.statement.unit
+    assert release.report.overall is None
+
+
+def test_a_message_larger_than_any_that_exists_is_not_even_decoded(one, monkeypatch):
+    built, seat = one
+    monkeypatch.setattr("federation.messages.LARGEST_MESSAGE", 100)
+    assert refused(seat, ask(built, Question.STEP)) is RefusalCode.OUT_OF_ORDER
+    assert spent(seat) == 0
 
 
 def test_the_release_an_institution_gets_is_the_one_the_coordinator_made(tmp_path):

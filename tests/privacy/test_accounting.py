@@ -465,3 +465,15 @@ def test_the_headline_is_within_a_percent_of_fractions_added_by_hand() -> None:
     units = sum(exact_units(2**32, 2**32 * 25) * 10 for _ in EVENTS)
     assert units == Fraction(2**32 * 10 * PER_ONE, 2**32 * 25 - 4)
     assert opinions(EVENTS, DELTA).exact == pytest.approx(true_epsilon(units, DELTA), rel=1e-8)
+
+
+def test_a_plan_whose_delta_the_sampler_uses_up_has_no_price() -> None:
+    plan = signed_plan(SCHEMA)
+    tiny = msgspec.structs.replace(plan, privacy=Target(epsilon=4.0, delta=1e-31))
+    with pytest.raises(PrivacyError, match="epsilon inf"):
+        price_of(tiny, SCHEMA)
+
+
+def test_two_honest_shares_are_needed_whatever_the_other_rules_allow() -> None:
+    with pytest.raises(PrivacyError, match="colluders \\+ 2"):
+        Participation(invited=("a", "b", "c"), quorum=3, threshold=3, colluders=2, spare_attempts=0)
