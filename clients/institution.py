@@ -17,12 +17,14 @@ from clients.packed_people import step_contributions
 from clients.policy import Policy, consider
 from clients.snapshot import Snapshot, take_snapshot
 from federation import door
+from federation.canonical import Digest
 from federation.door import Contribution
 from federation.errors import (
     ConfigurationError,
     DataError,
     FedscoreError,
     LedgerCorrupt,
+    PrivacyError,
     ProtocolError,
 )
 from federation.grid import Role
@@ -43,13 +45,13 @@ from federation.model.release import load_release
 from federation.model.scorecard import AdditiveCard, count_contribution
 from federation.plan import Plan, load_plan
 from federation.population import Split
-from federation.pricing import bins_sum, cells_of, evaluation_sum, price_of, step_sum
+from federation.pricing import PlanPrice, bins_sum, cells_of, evaluation_sum, price_of, step_sum
 from federation.privacy.entropy import Entropy
 from federation.privacy.events import GaussianEvents
 from federation.privacy.ledger_entries import Spent
 from federation.privacy.units import Population
 from federation.query import BoundedSum, Question
-from federation.schema import Schema
+from federation.schema import ROW_AS_KEY, Schema
 
 
 class _Refused(Exception):  # noqa: N818  an answer, not an error: it becomes a `Refuse`
@@ -131,6 +133,11 @@ class Institution:
         """
         if self._taking is not None:
             raise ConfigurationError("A plan is under way: its snapshot cannot be replaced.")
+        if self._schema.person_key == ROW_AS_KEY and self._split.held_out_fraction > 0:
+            raise ConfigurationError(
+                'This schema has person_key = "row": without a key nobody can be held out. Name a '
+                "key column, or join a federation that holds nobody out."
+            )
         shutil.rmtree(self._workspace / "snapshot", ignore_errors=True)  # also a killed process's
         snapshot = take_snapshot(
             self._schema,
@@ -166,7 +173,7 @@ class Institution:
             raise
         except ProtocolError as error:
             code, why = RefusalCode.OUT_OF_ORDER, str(error)
-        except FedscoreError as error:
+        except (FedscoreError, OSError, ArithmeticError, ValueError, RecursionError) as error:
             code, why = RefusalCode.UNAVAILABLE, str(error)
         self._log(f"refused ({code}): {why}")
         return encode(Refuse(plan=plan, code=code))
@@ -184,11 +191,12 @@ class Institution:
 
     def _consider(self, invite: Invite) -> Accept:
         plan = self._checked(invite)
-        price = price_of(plan, self._schema)
+        price = self._price(plan)
         balance = self._ledger.balance(self._policy.limits)
         for rule in consider(plan, price, self._policy, balance):
             if not rule.holds:
                 raise _Refused(rule.code, f"policy: not so: {rule.text}")
+        self._end_expired()
         if self._taking is not None:
             raise _Refused(RefusalCode.OUT_OF_ORDER, "another plan is under way")
         if self._snapshot is None:
@@ -200,6 +208,12 @@ class Institution:
         self._log(f"takes part in plan {plan.name} ({plan.digest[:16]}...)")
         sequence, head = self._ledger.head()
         return Accept(plan=plan.digest, ledger_sequence=sequence, ledger_head=head)
+
+    def _price(self, plan: Plan) -> PlanPrice:
+        try:
+            return price_of(plan, self._schema)
+        except PrivacyError as error:
+            raise _Refused(RefusalCode.PRICE, str(error)) from error
 
     def _checked(self, invite: Invite) -> Plan:
         try:
@@ -228,6 +242,8 @@ class Institution:
     def _answer(self, ask: Ask, data: bytes) -> bytes:
         taking = self._current(ask.plan)
         key = (ask.question, ask.round, ask.attempt)
+        if self._now() > taking.plan.valid_until:
+            raise _Refused(RefusalCode.VALIDITY, "the plan has expired")
         if key in taking.replies:
             asked, reply = taking.replies[key]
             if asked != data:
@@ -257,8 +273,6 @@ class Institution:
 
     def _query(self, taking: _Taking, ask: Ask) -> BoundedSum:
         plan = taking.plan
-        if self._now() > plan.valid_until:
-            raise _Refused(RefusalCode.VALIDITY, "the plan has expired")
         spare = plan.participation.spare_attempts if ask.question is Question.STEP else 0
         rounds = plan.rounds if ask.question is Question.STEP else 1
         if not (0 <= ask.round < rounds and 0 <= ask.attempt <= spare):
@@ -270,6 +284,8 @@ class Institution:
         ]
         if seen and (ask.round, ask.attempt) < max(seen):
             raise _Refused(RefusalCode.OUT_OF_ORDER, "an earlier round or attempt than the last")
+        if len(seen) >= rounds + spare:
+            raise _Refused(RefusalCode.OUT_OF_ORDER, "all attempts of the plan are used up")
         if ask.question is Question.BINS:
             if ask.card is not None:
                 raise _Refused(RefusalCode.OUT_OF_ORDER, "binning takes no card")
@@ -317,13 +333,25 @@ class Institution:
     # 3. Close the plan: what was never answered returns to the budget, the snapshot goes.
 
     def _close(self, request: Close) -> Closed:
-        taking = self._current(request.plan)
-        self._log(_said_of(request.release, taking.plan))
+        taking = self._taking
+        if taking is not None and taking.plan.digest == request.plan:
+            self._log(_said_of(request.release, taking.plan))
+            self._end(taking)
+        else:  # after a restart: nothing more will be answered, so what is left may return
+            self._ledger.close_plan(Digest(request.plan))
+            self._log(f"closed plan {request.plan[:16]}..., which an earlier process had entered")
+        sequence, head = self._ledger.head()
+        return Closed(plan=request.plan, ledger_sequence=sequence, ledger_head=head)
+
+    def _end_expired(self) -> None:
+        if self._taking is not None and self._now() > self._taking.plan.valid_until:
+            self._log(f"plan {self._taking.plan.name} has expired without an end")
+            self._end(self._taking)
+
+    def _end(self, taking: _Taking) -> None:
         self._ledger.close_plan(taking.plan.digest)
         taking.snapshot.delete()
         self._snapshot, self._taking = None, None
-        sequence, head = self._ledger.head()
-        return Closed(plan=request.plan, ledger_sequence=sequence, ledger_head=head)
 
     def _current(self, plan: str) -> _Taking:
         if self._taking is None or self._taking.plan.digest != plan:

@@ -47,8 +47,9 @@ _OPENING = f"""\
 # says before anyone outside sees this file.
 format = 1
 name = "{TO_CONFIRM}: a name for this contract"
-# The column that names a person, or "row" where the table truly has one row a person.
-person_key = "{TO_CONFIRM}: row"
+# The column that names a person. "row" where the table truly has one row a person and no key:
+# then nobody can be held out, and the card cannot be evaluated.
+person_key = "{TO_CONFIRM}: the column that names a person"
 # "one": a second row of a person is an error. "many": a person's rows stand next to each other.
 rows_per_person = "{TO_CONFIRM}: one"
 

@@ -23,6 +23,7 @@ PLAN_LABEL: Final = "fedscore/plan/1"
 UNSIGNED: Final = ""
 MOST_ROUNDS: Final = 10_000
 MOST_INSTITUTIONS: Final = 400
+LONGEST_PLAN: Final = 2**20
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -174,6 +175,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ConfigurationError(
                 "valid_from and valid_until need a time zone, for example 2026-12-01T00:00:00Z."
             )
+        if not (self.valid_from.year >= 2000 and self.valid_until.year <= 2500):
+            raise ConfigurationError("The plan must be valid within the years 2000 to 2500.")
         if self.valid_from >= self.valid_until:
             raise ConfigurationError("valid_from must lie before valid_until.")
         if not 1 <= self.rounds <= MOST_ROUNDS:
@@ -242,9 +245,11 @@ def load_plan(text: str) -> Plan:
             outside its range.
         PrivacyError: a value that would break the promise.
     """
+    if len(text) > LONGEST_PLAN:
+        raise ConfigurationError(f"This is not a plan: longer than {LONGEST_PLAN:,} characters.")
     try:
         return msgspec.toml.decode(text, type=Plan)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"This is not a plan: {error}.") from error
 
 

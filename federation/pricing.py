@@ -137,7 +137,7 @@ def price_of(plan: Plan, schema: Schema) -> PlanPrice:
         )
     shape = _Shape.of(schema, plan.participation, plan.rounds)
     epsilon, delta = require_target(plan.privacy.epsilon, plan.privacy.delta)
-    slack = sampler_slack(shape.coordinates, epsilon=epsilon)
+    slack = sampler_slack(shape.coordinates, epsilon=epsilon, delta=delta)
     found: dict[int, dict[Population, tuple[GaussianEvents, ...]]] = {}
     totals: dict[int, dict[Population, BudgetUnits]] = {}
     honest, quorum = plan.participation.honest_shares, plan.participation.quorum
@@ -232,7 +232,7 @@ def noise_for(
     if not 0 < bins_share < 1:
         raise ConfigurationError(f"Expected bins_share={bins_share!r} in (0, 1).")
     shape = _Shape.of(schema, participation, rounds)
-    slack = sampler_slack(shape.coordinates, epsilon=target)
+    slack = sampler_slack(shape.coordinates, epsilon=target, delta=failure)
     if slack.epsilon >= target or slack.delta >= failure:
         raise PrivacyError(
             f"Over {shape.coordinates:,} noisy numbers the sampler's own error uses up epsilon "

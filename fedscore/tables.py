@@ -59,8 +59,8 @@ def statement_table(release: Release) -> Table:
     table.add_row("Neighbours", said.neighbours)
     table.add_row("Against", said.against)
     table.add_row(
-        "Against the coordinator alone",
-        f"epsilon {said.epsilon_coordinator_alone:g} / {said.held_out_epsilon_coordinator_alone:g}",
+        "Against the coordinator, which saw single sums",
+        f"epsilon {said.epsilon_unmasked:g} trained, {said.held_out_epsilon_unmasked:g} held out",
     )
     table.add_row("Secure aggregation", said.masks)
     table.add_row("Rests on", said.assumption)
@@ -119,7 +119,7 @@ def price_tables(sheet: PriceSheet) -> list[Table]:
     for heading in (
         "People",
         "Epsilon",
-        "Coordinator alone",
+        "Coordinator alone, masked",
         "Masks not run",
         "PLD",
         "RDP",

@@ -131,17 +131,16 @@ def _statement(plan: Plan, schema: Schema, price: PlanPrice) -> Statement:
         ),
         neighbours="add or remove that person",
         against=(
-            f"the coordinator and any {plan.participation.colluders} of the institutions together"
+            "everybody who sees totals and releases only, together with any "
+            f"{plan.participation.colluders} of the institutions"
         ),
-        epsilon_coordinator_alone=_rounded_up(price.trained_coordinator_alone),
-        held_out_epsilon_coordinator_alone=_rounded_up(price.held_out_coordinator_alone),
+        epsilon_unmasked=_rounded_up(price.trained_unmasked),
+        held_out_epsilon_unmasked=_rounded_up(price.held_out_unmasked),
         masks=NO_MASKS,
         assumption=(
-            "Computational: noise is expanded by AES-256. It holds for what is released. As masks "
-            "were not run, the coordinator saw each institution's own sums, with that "
-            "institution's share of the noise only: against it, epsilon is "
-            f"{_rounded_up(price.trained_unmasked):.4g} for trained and "
-            f"{_rounded_up(price.held_out_unmasked):.4g} for held-out people."
+            "Computational: noise is expanded by AES-256. As masks were not run, the coordinator "
+            "saw each institution's own sums, with that institution's share of the noise only; "
+            "against it the unmasked figures hold, not the others."
         ),
     )
 

@@ -181,8 +181,10 @@ class Round:
             )
 
     def close(self, *, release: bytes) -> None:
-        """Tells every participant that the plan has ended, with the release or without."""
-        self._exchange(Close(plan=self._plan.digest, release=release), self._accepted)
+        """Tells everybody invited that the plan has ended: an acceptance may have been lost."""
+        self._exchange(
+            Close(plan=self._plan.digest, release=release), self._plan.participation.invited
+        )
 
     def _answers(self, ask: Ask, length: int) -> list[NDArray[np.int64]]:
         asked = (ask.plan, ask.question, ask.round, ask.attempt)

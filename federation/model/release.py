@@ -70,8 +70,8 @@ class Statement(_Part, frozen=True, kw_only=True):
         unit: whose records are protected.
         neighbours: which two tables are compared.
         against: who may hold everything else.
-        epsilon_coordinator_alone: of a trained person, if no institution conspires.
-        held_out_epsilon_coordinator_alone: of a held-out person, likewise.
+        epsilon_unmasked: of a trained person, against whoever saw single institutions' sums.
+        held_out_epsilon_unmasked: of a held-out person, likewise.
         masks: whether secure aggregation was run.
         assumption: what the promise rests on.
     """
@@ -82,8 +82,8 @@ class Statement(_Part, frozen=True, kw_only=True):
     unit: str
     neighbours: str
     against: str
-    epsilon_coordinator_alone: float
-    held_out_epsilon_coordinator_alone: float
+    epsilon_unmasked: float
+    held_out_epsilon_unmasked: float
     masks: str
     assumption: str
 

@@ -84,18 +84,20 @@ class SamplerSlack:
     delta: float
 
 
-def sampler_slack(coordinates: int, *, epsilon: float) -> SamplerSlack:
+def sampler_slack(coordinates: int, *, epsilon: float, delta: float) -> SamplerSlack:
     """Returns the price of an inexact sampler over all noisy coordinates that are ever answered.
+
+    If every probability is off by a factor within exp(+-eta/2) and a mass of `lost` is missing, an
+    (epsilon, delta) statement becomes (epsilon + eta, exp(eta) delta + (1 + exp(epsilon)) lost).
 
     Args:
         coordinates: noise samples behind the statement: vector length x answers x institutions.
-        epsilon: the target, which multiplies the lost mass (Canonne, Kamath and Steinke 2020,
-            Lemma on approximate samplers: delta' = (1 + exp(epsilon)) x statistical distance).
+        epsilon: the target.
+        delta: the target.
     """
-    return SamplerSlack(
-        epsilon=2 * coordinates * RELATIVE_ERROR,
-        delta=(1 + math.exp(epsilon)) * coordinates * LOST_MASS,
-    )
+    eta = 2 * coordinates * RELATIVE_ERROR
+    lost = coordinates * LOST_MASS
+    return SamplerSlack(epsilon=eta, delta=math.expm1(eta) * delta + (1 + math.exp(epsilon)) * lost)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

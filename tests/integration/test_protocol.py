@@ -165,7 +165,7 @@ def test_nothing_is_answered_after_the_plan_is_closed(one):
     built, seat = one
     assert isinstance(seat.send(Close(plan=built.plan.digest, release=b"")), Closed)
     assert refused(seat, ask(built, Question.STEP)) is RefusalCode.OUT_OF_ORDER
-    assert refused(seat, Close(plan=built.plan.digest, release=b"")) is RefusalCode.OUT_OF_ORDER
+    assert refused(seat, Close(plan=built.plan.digest, release=b"")) is RefusalCode.UNAVAILABLE
 
 
 def test_a_closed_plan_cannot_be_entered_again(one):
@@ -442,6 +442,121 @@ def test_rows_without_a_key_cannot_be_held_out_and_the_release_names_the_unit(tm
     release = built.run().release
     assert "one row" in release.statement.unit
     assert release.report.overall is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 5000,
+        "a = " + "{b=" * 5000,
+        "rounds = " + "9" * 10_000,
+        "x" * 2**21,
+        "\x00",
+    ],
+    ids=["brackets", "braces", "digits", "long", "null"],
+)
+def test_a_plan_made_to_break_the_reader_is_refused_and_the_institution_lives_on(one, text):
+    built, seat = one
+    assert refused(seat, Invite(plan=text)) is RefusalCode.SIGNATURE
+    seat.answer(built.plan, Question.BINS, None)
+
+
+@pytest.mark.parametrize("year", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_plan_at_the_edge_of_time_is_refused(one, year):
+    built, seat = one
+    text = plan_toml(built.plan)
+    line = next(line for line in text.splitlines() if line.startswith("valid_from"))
+    assert refused(seat, Invite(plan=text.replace(line, f"valid_from = {year}"))) is (
+        RefusalCode.SIGNATURE
+    )
+
+
+def test_a_disk_that_fails_under_a_snapshot_is_unavailable_and_no_more(one, tmp_path):
+    built, seat = one
+    for blocks in (tmp_path / "seats" / "bank-00" / "snapshot").iterdir():
+        blocks.unlink()
+    assert refused(seat, ask(built, Question.BINS)) is RefusalCode.UNAVAILABLE
+
+
+def test_no_more_steps_are_answered_than_the_plan_has_whatever_was_left_out(tmp_path):
+    built = federation(tmp_path, rounds=3, spare_attempts=2)
+    with built.seats() as seats:
+        seat = seats["bank-00"]
+        seat.accept(built.plan)  # the bins are never asked: their price buys no further step
+        answered = 0
+        for round_ in range(3):
+            for attempt in range(3):
+                reply = seat.send(ask(built, Question.STEP, round=round_, attempt=attempt))
+                answered += isinstance(reply, Answer)
+    assert answered == 3 + 2
+
+
+def test_an_expired_plan_makes_way_for_the_next_and_its_rest_returns(tmp_path):
+    built = federation(tmp_path)
+    times = [NOW]
+    with built.seats(time=lambda: times[0]) as seats:
+        seat = seats["bank-00"]
+        seat.accept(built.plan)
+        times[0] = NOW + 2 * 86_400
+        late = signed_plan(
+            built.schema, name="late", valid_from=datetime.fromtimestamp(times[0], UTC)
+        )
+        assert refused(seat, Invite(plan=plan_toml(late))) is RefusalCode.UNAVAILABLE
+        assert seat.ledger.balance(built.members[0].policy.limits).open_plans == ()
+        seat.institution.prepare()
+        seat.accept(late)
+
+
+def test_after_a_restart_a_close_returns_what_was_never_answered(tmp_path):
+    built = federation(tmp_path)
+    with built.seats() as seats:
+        seat = seats["bank-00"]
+        seat.accept(built.plan)
+        seat.answer(built.plan, Question.BINS, None)
+        seat.institution._taking = None  # what a new process knows
+        assert refused(seat, ask(built, Question.STEP)) is RefusalCode.OUT_OF_ORDER
+        assert isinstance(seat.send(Close(plan=built.plan.digest, release=b"")), Closed)
+        assert seat.ledger.balance(built.members[0].policy.limits).open_plans == ()
+        assert refused(seat, Close(plan="0" * 64, release=b"")) is RefusalCode.UNAVAILABLE
+
+
+def test_the_snapshot_is_gone_when_the_plan_has_ended(one, tmp_path):
+    built, seat = one
+    assert (tmp_path / "seats" / "bank-00" / "snapshot").exists()
+    seat.send(Close(plan=built.plan.digest, release=b""))
+    assert not (tmp_path / "seats" / "bank-00" / "snapshot").exists()
+
+
+def test_a_lost_acceptance_does_not_lock_a_budget(tmp_path):
+    built = federation(tmp_path, institutions=5, quorum=4)
+
+    class Losing:
+        def __init__(self, inner):
+            self.inner = inner
+            self.first = True
+
+        def exchange(self, requests):
+            replies = dict(self.inner.exchange(requests))
+            if self.first:
+                del replies["bank-03"]
+            self.first = False
+            return replies
+
+    with built.seats() as seats:
+        train(built, Losing(in_process(seats)))
+        balance = seats["bank-03"].ledger.balance(built.members[0].policy.limits)
+    assert balance.open_plans == ()
+    assert balance.trained.charged_lifetime == 0
+
+
+def test_a_release_states_what_the_coordinator_that_saw_single_sums_can_know(tmp_path):
+    built = federation(tmp_path)
+    price = price_of(built.plan, built.schema)
+    said = built.run().release.statement
+    assert said.epsilon_unmasked > said.epsilon
+    assert said.epsilon_unmasked == pytest.approx(price.trained_unmasked, rel=1e-5)
+    assert said.epsilon_unmasked >= price.trained_unmasked
+    assert "coordinator" not in said.against
 
 
 def test_a_message_larger_than_any_that_exists_is_not_even_decoded(one, monkeypatch):

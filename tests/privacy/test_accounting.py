@@ -207,7 +207,9 @@ def test_a_new_plan_keeps_its_target_and_wastes_less_than_a_part_in_a_million(
     plan = signed_plan(SCHEMA, **chosen)
     price = price_of(plan, SCHEMA)
     owed = units_owed(plan, SCHEMA)
-    slack = sampler_slack(coordinates(plan), epsilon=Epsilon(plan.privacy.epsilon))
+    slack = sampler_slack(
+        coordinates(plan), epsilon=Epsilon(plan.privacy.epsilon), delta=plan.privacy.delta
+    )
     budget = units_within(
         Epsilon(plan.privacy.epsilon - slack.epsilon), Delta(plan.privacy.delta - slack.delta)
     )
@@ -245,7 +247,7 @@ def test_a_plan_one_budget_unit_beyond_its_target_is_refused_and_one_at_it_is_pr
 ) -> None:
     plan = signed_plan(SCHEMA, epsilon=1.0, rounds=1, spare_attempts=0)
     population = Population.HELD_OUT if question == "evaluation" else Population.TRAINED
-    slack = sampler_slack(coordinates(plan), epsilon=Epsilon(1.0))
+    slack = sampler_slack(coordinates(plan), epsilon=Epsilon(1.0), delta=plan.privacy.delta)
     budget = units_within(Epsilon(1.0 - slack.epsilon), Delta(1e-6 - slack.delta))
     events = {
         "bins": price_of(plan, SCHEMA).events[Population.TRAINED][0],

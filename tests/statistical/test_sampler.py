@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from federation.errors import PrivacyError
-from federation.privacy.discrete_gaussian import LARGEST_VARIANCE, _staircase, sample
+from federation.privacy.discrete_gaussian import LARGEST_VARIANCE, _propose, _staircase, sample
 from tests.entropy import SeededEntropy
 from tests.statistical.detections import (
     FALSE_ALARM,
@@ -231,3 +231,17 @@ def test_steps_are_as_likely_as_the_law_says_to_thirty_digits() -> None:
                 assert abs(threshold / mpmath.mpf(2) ** 128 - reached / sum(masses)) < 2**-126
             tail = (count * width) / mpmath.sqrt(variance)
             assert tail >= 12.5
+
+
+def test_a_proposal_is_kept_with_its_probability_to_fifty_three_bits() -> None:
+    variance = 10**6 + 3
+    stairs = _staircase(variance)
+    for place in (1, 37, 100):
+        first_step = 0  # a word of zero falls in the first step
+        with mpmath.workdps(30):
+            kept = mpmath.exp(-mpmath.mpf(place**2) / (2 * variance))
+        edge = int(kept * 2**53)
+        for uniform, expected in ((edge - 16, [place]), (edge + 16, [])):
+            words = _Scripted([first_step, place << 1, uniform << 11])
+            drawn = _propose(words, stairs, variance, tries=1)
+            assert list(drawn) == expected
