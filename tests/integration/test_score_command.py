@@ -185,7 +185,9 @@ def test_a_schema_without_a_person_key_numbers_rows_across_batches(
 ) -> None:
     contract = msgspec.structs.replace(small_schema(), person_key="row")
     (tmp_path / "federation").mkdir()
-    release = federation(tmp_path / "federation", schema=contract).run().release
+    release = (
+        federation(tmp_path / "federation", schema=contract, held_out_fraction=0.0).run().release
+    )
     desk = Desk(tmp_path, release, capsys)
     scores = desk.score(small_table(tmp_path / "table.parquet", 70_000, 1))
     assert scores["row"].to_pylist() == list(range(1, 70_001))
