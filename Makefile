@@ -31,8 +31,8 @@ check: $(READY)  ## Format, lint, types and architecture
 test: check  ## All checks and all tests
 	$(BIN)/python -m pytest -n 2
 
-bench: $(READY)  ## Reproduce the figures of the documents
-	$(BIN)/python -m experiments.benchmark
+bench: $(READY)  ## Measure against peers: the comparison of the documents
+	$(BIN)/python -m experiments run comparison
 
 clean:  ## Remove everything that make made
-	rm -rf $(VENV) demo-output build dist *.egg-info
+	rm -rf $(VENV) demo-output experiments-output build dist *.egg-info

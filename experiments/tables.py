@@ -1,0 +1,253 @@
+"""Results as Markdown tables and sentences, for the documents and the terminal.
+
+Every figure that a document shows is made here, from a committed result.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from experiments.banks import Bank, Banks, Gain, gain_of, gain_of_mean, gain_of_smallest
+from experiments.comparison import Comparison, Confirmation, differences
+from experiments.datasets import DATASETS, GMSC, TAIWAN, Dataset
+from experiments.rounds import Rounds
+from experiments.thin_files import ThinFiles
+
+MADDOCK: Final = {0.1: 0.843, 0.5: 0.845, 1.0: 0.847}
+"""Maddock et al. 2022 (arXiv:2210.02910), best of their table on Give Me Some Credit: cited."""
+
+
+def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a Markdown table; columns after the first are right-aligned."""
+    lines = [f"| {' | '.join(heads)} |", f"| --- |{' ---: |' * (len(heads) - 1)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def comparison(found: Comparison, dataset: Dataset) -> str:
+    """Returns a data set's test AUCs at each epsilon, and those without privacy."""
+    one = found.of(dataset)
+    cited = dataset == GMSC
+    heads = ["epsilon", "fedscore, ten institutions", "DP-EBM, trusted curator"]
+    rows = []
+    for row in one.ours.rows:
+        cells = [
+            f"{row.epsilon:g}",
+            f"{row.fedscore.mean:.4f} +-{row.fedscore.reach:.4f}",
+            f"{row.dp_ebm.mean:.4f} +-{row.dp_ebm.reach:.4f}",
+        ]
+        if cited:
+            known = MADDOCK.get(row.epsilon)
+            cells.append("" if known is None else f"{known:.3f}")
+        rows.append([*cells, f"{row.fedscore.seconds:.1f}", f"{row.dp_ebm.seconds:.1f}"])
+    heads += ["Maddock et al. 2022 (cited)"] if cited else []
+    table = markdown([*heads, "seconds, fedscore", "seconds, DP-EBM"], rows)
+    alone = one.peers.alone
+    return (
+        f"{table}\n\nWithout any privacy: each of the ten alone {sum(alone) / len(alone):.4f} on "
+        f"average ({min(alone):.4f} to {max(alone):.4f}); on pooled raw data our card "
+        f"{one.peers.card:.4f}, logistic regression {one.peers.logistic:.4f}, XGBoost "
+        f"{one.peers.xgboost:.4f}."
+    )
+
+
+def confirmation(found: Confirmation) -> str:
+    """Returns the paired differences on the splits that nobody had looked at."""
+    rows = [
+        [
+            DATASETS[one.dataset].title,
+            f"{one.epsilon:g}",
+            f"{one.fedscore:.4f}",
+            f"{one.dp_ebm:.4f}",
+            f"{one.mean:+.4f}",
+            f"{one.mean - one.reach:+.4f} to {one.mean + one.reach:+.4f}",
+            ", ".join(f"{value:+.4f}" for value in one.splits),
+        ]
+        for one in differences(found)
+    ]
+    heads = ["data", "epsilon", "fedscore", "DP-EBM", "difference", "95 % interval", "each split"]
+    return f"{markdown(heads, rows)}\n\nSettings frozen in commit `{found.commit[:12]}`."
+
+
+def rounds(found: Rounds) -> str:
+    """Returns test AUC by number of rounds."""
+    rows = [
+        [
+            DATASETS[one.dataset].title,
+            f"{epsilon:g}",
+            *(
+                f"{one.of(epsilon, count).mean:.4f} +-{one.of(epsilon, count).reach:.4f}"
+                for count in found.counts
+            ),
+        ]
+        for one in found.sets
+        for epsilon in dict.fromkeys(row.epsilon for row in one.rows)
+    ]
+    return markdown(["data", "epsilon", *(f"{count} rounds" for count in found.counts)], rows)
+
+
+def banks(found: Banks) -> str:
+    """Returns what each bank gains; simulation only."""
+    heads = ["institution", "loans", "bad", "alone", "pooled"]
+    for epsilon in found.epsilons:
+        heads += [f"federated, epsilon {epsilon:g}", "gain over alone", "over pooled"]
+    named = [bank for bank in found.banks if bank.named]
+    rows = [_bank(found, bank) for bank in named]
+    rows.append(_average(found, [bank for bank in found.banks if not bank.named]))
+    headline = "; ".join(
+        f"epsilon {epsilon:g}: {_gain(gain_of_smallest(found, place))}"
+        for place, epsilon in enumerate(found.epsilons)
+    )
+    return (
+        f"{markdown(heads, rows)}\n\n**Mean gain of the five smallest of the eight: {headline}.**\n"
+        f"Raw figures of single banks: simulation only. {len(named[0].cells[0])} splits."
+    )
+
+
+def banks_by_time(found: Banks) -> str:
+    """Returns what each bank gains on loans that were approved later; simulation only."""
+    heads = ["institution", "loans to 2005", "later", "bad to 2005", "bad later", "alone", "pooled"]
+    for epsilon in found.epsilons:
+        heads += [f"federated, epsilon {epsilon:g}", "gain over alone"]
+    rows = []
+    for one in found.later:
+        if not one.id.startswith("bank-"):
+            continue
+        row = [
+            one.title,
+            f"{one.trained:,}",
+            f"{one.tested:,}",
+            f"{one.bad_before:.1%}",
+            f"{one.bad_after:.1%}",
+            f"{one.cells[0].alone:.3f}",
+            f"{one.cells[0].pooled:.3f}",
+        ]
+        for cell, (value, low, high) in zip(one.cells, one.gains, strict=True):
+            row += [f"{cell.federated:.3f}", _gain(Gain(mean=value, low=low, high=high))]
+        rows.append(row)
+    return markdown(heads, rows)
+
+
+def thin_files(found: ThinFiles) -> str:
+    """Returns the AUC of thin files before and after federation."""
+    heads = ["the platform has lent to", "platform alone"]
+    for epsilon in found.epsilons:
+        heads += [f"federated, epsilon {epsilon:g}", "gain"]
+    rows = []
+    count = len(found.nations)
+    for place, book in enumerate(found.nations[0].books):
+        row = [f"{book.book:,}", f"{sum(n.books[place].alone for n in found.nations) / count:.4f}"]
+        for number in range(len(found.epsilons)):
+            mean, reach = found.gain(place, number)
+            after = sum(n.books[place].federated[number] for n in found.nations) / count
+            row += [f"{after:.4f}", f"{mean:+.4f} ({mean - reach:+.4f} to {mean + reach:+.4f})"]
+        rows.append(row)
+    oracle = sum(one.oracle for one in found.nations) / count
+    thin = sum(one.thin for one in found.nations) / count
+    several = sum(one.at_several for one in found.nations) / count
+    return (
+        f"{markdown(heads, rows)}\n\n{count} nations of {found.people:,} people; {thin:,.0f} are "
+        f"known to the platform only, {several:.0%} to two institutions or more (who then pay "
+        f"twice or three times). The true odds themselves reach {oracle:.4f}: nobody can do better."
+    )
+
+
+def answer_of_comparison(found: Comparison) -> str:
+    """Returns one sentence."""
+    return (
+        "; ".join(
+            f"{dataset.title}: "
+            + ", ".join(
+                f"{row.fedscore.mean - row.dp_ebm.mean:+.4f}" for row in found.of(dataset).ours.rows
+            )
+            for dataset in (GMSC, TAIWAN)
+            if any(one.ours.dataset == dataset.name for one in found.sets)
+        )
+        + " AUC against DP-EBM at epsilon 0.1, 0.5, 1, 4 (split 0)"
+    )
+
+
+def answer_of_confirmation(found: Confirmation) -> str:
+    """Returns one sentence."""
+    all_of_them = differences(found)
+    ahead = sum(one.mean >= 0 for one in all_of_them)
+    clear = sum(one.mean - one.reach > 0 for one in all_of_them)
+    worst = min(all_of_them, key=lambda one: one.mean)
+    return (
+        f"the mean is ahead in {ahead} of {len(all_of_them)} cases, beyond its interval in "
+        f"{clear}; the lowest is {worst.mean:+.4f} +-{worst.reach:.4f} "
+        f"({DATASETS[worst.dataset].title}, epsilon {worst.epsilon:g})"
+    )
+
+
+def answer_of_rounds(found: Rounds) -> str:
+    """Returns one sentence."""
+    usual = found.usual
+    parts = []
+    for count in found.counts:
+        if count < usual:
+            worst = min(
+                one.of(row.epsilon, count).mean - one.of(row.epsilon, usual).mean
+                for one in found.sets
+                for row in one.rows
+            )
+            parts.append(f"{count} rounds {worst:+.4f}")
+    return f"at the worst epsilon of both sets, against {usual} rounds: " + ", ".join(parts)
+
+
+def answer_of_banks(found: Banks) -> str:
+    """Returns one sentence."""
+    return "the five smallest of the eight gain " + "; ".join(
+        f"{_gain(gain_of_smallest(found, place))} at epsilon {epsilon:g}"
+        for place, epsilon in enumerate(found.epsilons)
+    )
+
+
+def answer_of_thin_files(found: ThinFiles) -> str:
+    """Returns one sentence."""
+    books = found.nations[0].books
+    gains = [found.gain(place, 0)[0] for place in (0, len(books) - 1)]
+    return (
+        f"{gains[0]:+.4f} where the platform has lent to {books[0].book:,} people, "
+        f"{gains[1]:+.4f} where to {books[-1].book:,} (epsilon {found.epsilons[0]:g})"
+    )
+
+
+def _bank(found: Banks, bank: Bank) -> list[str]:
+    cells = bank.cells[0]
+    row = [
+        bank.title,
+        f"{bank.loans:,}",
+        f"{bank.bad_rate:.1%}",
+        f"{_mean(cell.alone for cell in cells):.3f}",
+        f"{_mean(cell.pooled for cell in cells):.3f}",
+    ]
+    for place in range(len(found.epsilons)):
+        row += [
+            f"{_mean(cell.federated for cell in bank.cells[place]):.3f}",
+            _gain(gain_of(found, bank, place)),
+            _gain(gain_of(found, bank, place, "pooled")),
+        ]
+    return row
+
+
+def _average(found: Banks, others: list[Bank]) -> list[str]:
+    """Returns the mean of the institutions that hold all other banks."""
+    row = [
+        f"ten others, mean of {len(others)}",
+        f"{_mean(bank.loans for bank in others):,.0f}",
+        f"{_mean(bank.bad_rate for bank in others):.1%}",
+        f"{_mean(cell.alone for bank in others for cell in bank.cells[0]):.3f}",
+        f"{_mean(cell.pooled for bank in others for cell in bank.cells[0]):.3f}",
+    ]
+    for place in range(len(found.epsilons)):
+        row.append(f"{_mean(cell.federated for one in others for cell in one.cells[place]):.3f}")
+        row += [_gain(gain_of_mean(found, others, place, over)) for over in ("alone", "pooled")]
+    return row
+
+
+def _gain(gain: Gain) -> str:
+    return f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed)
