@@ -4,7 +4,8 @@ from typing import Any, Final
 
 from experiments import plots, tables
 from experiments.banks import Banks, run_banks
-from experiments.comparison import Comparison, Confirmation, run_comparison, run_confirmation
+from experiments.comparison import Comparison, run_comparison
+from experiments.confirmation import Confirmation, run_confirmation
 from experiments.datasets import GMSC, TAIWAN
 from experiments.experiment import Experiment
 from experiments.rounds import Rounds, run_rounds
@@ -40,7 +41,7 @@ ROUNDS: Final = Experiment(
     kind=Rounds,
     run=run_rounds,
     answer=tables.answer_of_rounds,
-    tables={"rounds": tables.rounds},
+    tables={"rounds": tables.rounds, "bins_share": tables.bins_share},
     plot=plots.rounds,
 )
 BANKS: Final = Experiment(

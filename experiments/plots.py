@@ -5,7 +5,8 @@ from typing import Final
 from matplotlib.figure import Figure
 
 from experiments.banks import Banks, gain_of
-from experiments.comparison import Comparison, Confirmation, differences
+from experiments.comparison import Comparison
+from experiments.confirmation import Confirmation, differences
 from experiments.datasets import DATASETS
 from experiments.rounds import Rounds
 from experiments.thin_files import ThinFiles
@@ -69,8 +70,8 @@ def rounds(found: Rounds) -> Figure:
     figure = _figure(5.2 * len(found.sets), 4.2)
     for place, one in enumerate(found.sets, start=1):
         axes = figure.add_subplot(1, len(found.sets), place)
-        for epsilon in dict.fromkeys(row.epsilon for row in one.rows):
-            scores = [one.of(epsilon, count) for count in found.counts]
+        for epsilon in one.epsilons:
+            scores = found.by_count(one, epsilon)
             axes.errorbar(
                 found.counts,
                 [score.mean for score in scores],

@@ -3,13 +3,15 @@
 Every figure that a document shows is made here, from a committed result.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from experiments.banks import Bank, Banks, Gain, gain_of, gain_of_mean, gain_of_smallest
-from experiments.comparison import Comparison, Confirmation, differences
+from experiments.comparison import Comparison
+from experiments.confirmation import Confirmation, differences
 from experiments.datasets import DATASETS, GMSC, TAIWAN, Dataset
-from experiments.rounds import Rounds
+from experiments.division import Score
+from experiments.rounds import OfSet, Rounds
 from experiments.thin_files import ThinFiles
 
 MADDOCK: Final = {0.1: 0.843, 0.5: 0.845, 1.0: 0.847}
@@ -69,19 +71,27 @@ def confirmation(found: Confirmation) -> str:
 
 def rounds(found: Rounds) -> str:
     """Returns test AUC by number of rounds."""
+    heads = [f"{count} rounds" for count in found.counts]
+    return _by(found, heads, found.by_count)
+
+
+def bins_share(found: Rounds) -> str:
+    """Returns test AUC by the share of the budget that bins get."""
+    heads = [f"{share:.0%} for bins" for share in found.shares]
+    return _by(found, heads, found.by_share)
+
+
+def _by(found: Rounds, heads: list[str], of: Callable[[OfSet, float], list[Score]]) -> str:
     rows = [
         [
             DATASETS[one.dataset].title,
             f"{epsilon:g}",
-            *(
-                f"{one.of(epsilon, count).mean:.4f} +-{one.of(epsilon, count).reach:.4f}"
-                for count in found.counts
-            ),
+            *(f"{score.mean:.4f} +-{score.reach:.4f}" for score in of(one, epsilon)),
         ]
         for one in found.sets
-        for epsilon in dict.fromkeys(row.epsilon for row in one.rows)
+        for epsilon in one.epsilons
     ]
-    return markdown(["data", "epsilon", *(f"{count} rounds" for count in found.counts)], rows)
+    return markdown(["data", "epsilon", *heads], rows)
 
 
 def banks(found: Banks) -> str:
@@ -180,17 +190,20 @@ def answer_of_confirmation(found: Confirmation) -> str:
 
 def answer_of_rounds(found: Rounds) -> str:
     """Returns one sentence."""
-    usual = found.usual
+    usual = found.counts.index(found.usual_count)
     parts = []
-    for count in found.counts:
-        if count < usual:
-            worst = min(
-                one.of(row.epsilon, count).mean - one.of(row.epsilon, usual).mean
-                for one in found.sets
-                for row in one.rows
-            )
-            parts.append(f"{count} rounds {worst:+.4f}")
-    return f"at the worst epsilon of both sets, against {usual} rounds: " + ", ".join(parts)
+    for place, count in enumerate(found.counts):
+        if count == found.usual_count:
+            continue
+        changes = [
+            scores[place].mean - scores[usual].mean
+            for one in found.sets
+            for scores in (found.by_count(one, epsilon) for epsilon in one.epsilons)
+        ]
+        parts.append(f"{count} rounds {min(changes):+.4f} to {max(changes):+.4f}")
+    return f"against {found.usual_count} rounds, over all epsilons and both sets: " + ", ".join(
+        parts
+    )
 
 
 def answer_of_banks(found: Banks) -> str:

@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from experiments.comparison import SCHEMAS, reach
 from experiments.datasets import sha256_of
+from experiments.division import SCHEMAS, reach
 from experiments.experiment import Setting
 from experiments.nation import (
     BANK_NAMES,

@@ -31,9 +31,10 @@ from federation.model.exact_auc import auc_of
 from federation.model.scorecard import AdditiveCard
 from federation.plan import Plan
 from federation.population import Split
+from federation.pricing import noise_for
 from federation.privacy.units import Population
 from federation.schema import Schema
-from fedscore.planning import STANDARD_SCALE, new_plan
+from fedscore.planning import BINS_SHARE, STANDARD_SCALE, new_plan
 from fedscore.simulation import simulate, system_clock
 
 DELTA: Final = 1e-6
@@ -55,6 +56,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         people: public figure for everyone in the federation.
         most_per_institution: public figure that no institution exceeds.
         spare_attempts: rounds that may be asked once more; their price is paid all the same.
+        bins_share: the part of mu^2 that the noisy counts for bins get.
     """
 
     epsilon: float
@@ -62,6 +64,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     people: int
     most_per_institution: int
     spare_attempts: int = 2
+    bins_share: float = BINS_SHARE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +226,7 @@ def people_of(schema: Schema, table: Path, not_held: tuple[str, ...] = ()) -> Pe
 
 def _plan(federation: Federation, terms: Terms) -> Plan:
     names = tuple(federation.tables)
-    return new_plan(
+    plan = new_plan(
         schema=federation.schema,
         name="comparison",
         federation="comparison",
@@ -243,3 +246,12 @@ def _plan(federation: Federation, terms: Terms) -> Plan:
         days=1,
         salt=_SALT,
     )
+    noise = noise_for(
+        schema=federation.schema,
+        participation=plan.participation,
+        rounds=terms.rounds,
+        epsilon=terms.epsilon,
+        delta=DELTA,
+        bins_share=terms.bins_share,
+    )
+    return msgspec.structs.replace(plan, noise=noise)
