@@ -3,7 +3,8 @@
 from typing import Any, Final
 
 from experiments import plots, tables
-from experiments.banks import Banks, run_banks
+from experiments.bank_results import Banks
+from experiments.banks import run_banks
 from experiments.comparison import Comparison, run_comparison
 from experiments.confirmation import Confirmation, run_confirmation
 from experiments.datasets import GMSC, TAIWAN
@@ -51,7 +52,11 @@ BANKS: Final = Experiment(
     kind=Banks,
     run=run_banks,
     answer=tables.answer_of_banks,
-    tables={"banks": tables.banks, "banks_by_time": tables.banks_by_time},
+    tables={
+        "banks": lambda found: tables.banks(found, year=True),
+        "banks_without_year": lambda found: tables.banks(found, year=False),
+        "banks_by_time": tables.banks_by_time,
+    },
     plot=plots.banks,
 )
 NATION: Final = Experiment(

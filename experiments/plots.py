@@ -4,7 +4,7 @@ from typing import Final
 
 from matplotlib.figure import Figure
 
-from experiments.banks import Banks, gain_of
+from experiments.bank_results import Banks, gain_of
 from experiments.comparison import Comparison
 from experiments.confirmation import Confirmation, differences
 from experiments.datasets import DATASETS
@@ -91,20 +91,30 @@ def rounds(found: Rounds) -> Figure:
 
 def banks(found: Banks) -> Figure:
     """A forest plot of what each institution gains over its own card."""
-    figure = _figure(5.2 * len(found.epsilons), 6.2)
-    for place, epsilon in enumerate(found.epsilons):
-        axes = figure.add_subplot(1, len(found.epsilons), place + 1)
-        for row, bank in enumerate(found.banks):
-            gain = gain_of(found, bank, place)
-            reach = [[gain.mean - gain.low], [gain.high - gain.mean]]
-            color = _OURS if bank.named else _GREY
-            axes.errorbar(gain.mean, row, xerr=reach, color=color, marker="o", capsize=3)
-        labels = [f"{bank.title} ({bank.loans:,})" for bank in found.banks]
+    figure = _figure(5.2 * len(found.variants), 7.2)
+    for place, variant in enumerate(found.variants):
+        axes = figure.add_subplot(1, len(found.variants), place + 1)
+        for card, color, shift in (("federated", _PEER, -0.15), ("corrected", _OURS, 0.15)):
+            gains = [gain_of(found, [bank], 0, card, "alone") for bank in variant.banks]
+            axes.errorbar(
+                [gain.mean for gain in gains],
+                [row + shift for row in range(len(gains))],
+                xerr=[[g.mean - g.low for g in gains], [g.high - g.mean for g in gains]],
+                color=color,
+                linestyle="none",
+                marker="o",
+                markersize=4,
+                capsize=2,
+                label=card,
+            )
+        labels = [f"{bank.title} ({bank.loans:,})" for bank in variant.banks]
         axes.set_yticks(range(len(labels)), labels if place == 0 else [""] * len(labels))
         axes.invert_yaxis()
         axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_xlabel("AUC, federated less alone, 95 % interval")
-        axes.set_title(f"epsilon {epsilon:g} (simulation only)")
+        axes.set_xlabel("AUC less that of the bank's own card, 95 % interval")
+        year = "with" if variant.year else "without"
+        axes.set_title(f"{year} the year, epsilon {found.epsilons[0]:g} (simulation only)")
+        axes.legend(fontsize=8)
     return figure
 
 
@@ -116,19 +126,13 @@ def thin_files(found: ThinFiles) -> Figure:
     count = len(found.nations)
     alone = [sum(n.books[i].alone for n in found.nations) / count for i in range(len(sizes))]
     axes.plot(sizes, alone, color=_PEER, marker="o", label="platform alone")
-    for number, epsilon in enumerate(found.epsilons):
+    for card, line in (("federated", "--"), ("corrected", "-")):
         after = [
-            sum(n.books[i].federated[number] for n in found.nations) / count
+            sum(getattr(n.books[i], card)[0] for n in found.nations) / count
             for i in range(len(sizes))
         ]
-        axes.plot(
-            sizes,
-            after,
-            color=_OURS,
-            linestyle="-" if number else "--",
-            marker="o",
-            label=f"federated, epsilon {epsilon:g}",
-        )
+        label = f"{card}, epsilon {found.epsilons[0]:g}"
+        axes.plot(sizes, after, color=_OURS, linestyle=line, marker="o", label=label)
     oracle = sum(one.oracle for one in found.nations) / count
     axes.axhline(oracle, color=_GREY, linewidth=1, label="the true odds")
     axes.set_xscale("log")

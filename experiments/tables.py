@@ -6,7 +6,7 @@ Every figure that a document shows is made here, from a committed result.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from experiments.banks import Bank, Banks, Gain, gain_of, gain_of_mean, gain_of_smallest
+from experiments.bank_results import Bank, Banks, Gain, gain_of, smallest
 from experiments.comparison import Comparison
 from experiments.confirmation import Confirmation, differences
 from experiments.datasets import DATASETS, GMSC, TAIWAN, Dataset
@@ -94,29 +94,50 @@ def _by(found: Rounds, heads: list[str], of: Callable[[OfSet, float], list[Score
     return markdown(["data", "epsilon", *heads], rows)
 
 
-def banks(found: Banks) -> str:
-    """Returns what each bank gains; simulation only."""
-    heads = ["institution", "loans", "bad", "alone", "pooled"]
-    for epsilon in found.epsilons:
-        heads += [f"federated, epsilon {epsilon:g}", "gain over alone", "over pooled"]
-    named = [bank for bank in found.banks if bank.named]
-    rows = [_bank(found, bank) for bank in named]
-    rows.append(_average(found, [bank for bank in found.banks if not bank.named]))
-    headline = "; ".join(
-        f"epsilon {epsilon:g}: {_gain(gain_of_smallest(found, place))}"
-        for place, epsilon in enumerate(found.epsilons)
-    )
-    return (
-        f"{markdown(heads, rows)}\n\n**Mean gain of the five smallest of the eight: {headline}.**\n"
-        f"Raw figures of single banks: simulation only. {len(named[0].cells[0])} splits."
-    )
+def banks(found: Banks, *, year: bool) -> str:
+    """Returns what each bank gains, a table an epsilon; simulation only."""
+    variant = next(one for one in found.variants if one.year is year)
+    heads = ["institution", "loans", "bad", "alone", "pooled", "federated", "corrected"]
+    heads += [f"{card} - {over}" for card, over in _PAIRS]
+    others = [bank for bank in variant.banks if not bank.named]
+    parts = []
+    for place, epsilon in enumerate(found.epsilons):
+        rows = [_banks(found, [bank], place, bank.title) for bank in variant.named]
+        rows.append(_banks(found, others, place, f"ten others, mean of {len(others)}"))
+        headline = "; ".join(
+            f"{card} {_gain(gain_of(found, smallest(variant), place, card, 'alone'))}"
+            for card in ("federated", "corrected")
+        )
+        parts.append(
+            f"Epsilon {epsilon:g}:\n\n{markdown(heads, rows)}\n\n**Mean gain over alone of the "
+            f"five smallest of the eight: {headline}.**"
+        )
+    count = len(variant.banks[0].cells[0])
+    return "\n\n".join(parts) + f"\n\nRaw figures of banks: simulation only. {count} splits."
+
+
+_PAIRS: Final = (("federated", "alone"), ("federated", "pooled"), ("corrected", "alone"))
+
+
+def _banks(found: Banks, of: list[Bank], epsilon: int, title: str) -> list[str]:
+    cells = [cell for bank in of for cell in bank.cells[epsilon]]
+    return [
+        title,
+        f"{_mean(bank.loans for bank in of):,.0f}",
+        f"{_mean(bank.bad_rate for bank in of):.1%}",
+        f"{_mean(cell.alone for cell in cells):.3f}",
+        f"{_mean(cell.pooled for cell in cells):.3f}",
+        f"{_mean(cell.federated for cell in cells):.3f}",
+        f"{_mean(cell.corrected for cell in cells):.3f}",
+        *(_gain(gain_of(found, of, epsilon, card, over)) for card, over in _PAIRS),
+    ]
 
 
 def banks_by_time(found: Banks) -> str:
     """Returns what each bank gains on loans that were approved later; simulation only."""
     heads = ["institution", "loans to 2005", "later", "bad to 2005", "bad later", "alone", "pooled"]
     for epsilon in found.epsilons:
-        heads += [f"federated, epsilon {epsilon:g}", "gain over alone"]
+        heads += [f"federated - alone, epsilon {epsilon:g}", f"corrected - alone, {epsilon:g}"]
     rows = []
     for one in found.later:
         if not one.id.startswith("bank-"):
@@ -130,8 +151,8 @@ def banks_by_time(found: Banks) -> str:
             f"{one.cells[0].alone:.3f}",
             f"{one.cells[0].pooled:.3f}",
         ]
-        for cell, (value, low, high) in zip(one.cells, one.gains, strict=True):
-            row += [f"{cell.federated:.3f}", _gain(Gain(mean=value, low=low, high=high))]
+        for gains in zip(one.gains, one.corrected_gains, strict=True):
+            row += [_gain(Gain(mean=value, low=low, high=high)) for value, low, high in gains]
         rows.append(row)
     return markdown(heads, rows)
 
@@ -140,15 +161,15 @@ def thin_files(found: ThinFiles) -> str:
     """Returns the AUC of thin files before and after federation."""
     heads = ["the platform has lent to", "platform alone"]
     for epsilon in found.epsilons:
-        heads += [f"federated, epsilon {epsilon:g}", "gain"]
+        heads += [f"federated - alone, epsilon {epsilon:g}", f"corrected - alone, {epsilon:g}"]
     rows = []
     count = len(found.nations)
     for place, book in enumerate(found.nations[0].books):
-        row = [f"{book.book:,}", f"{sum(n.books[place].alone for n in found.nations) / count:.4f}"]
+        row = [f"{book.book:,}", f"{_mean(n.books[place].alone for n in found.nations):.4f}"]
         for number in range(len(found.epsilons)):
-            mean, reach = found.gain(place, number)
-            after = sum(n.books[place].federated[number] for n in found.nations) / count
-            row += [f"{after:.4f}", f"{mean:+.4f} ({mean - reach:+.4f} to {mean + reach:+.4f})"]
+            for card in ("federated", "corrected"):
+                mean, reach = found.gain(place, number, card)
+                row.append(f"{mean:+.4f} ({mean - reach:+.4f} to {mean + reach:+.4f})")
         rows.append(row)
     oracle = sum(one.oracle for one in found.nations) / count
     thin = sum(one.thin for one in found.nations) / count
@@ -208,53 +229,26 @@ def answer_of_rounds(found: Rounds) -> str:
 
 def answer_of_banks(found: Banks) -> str:
     """Returns one sentence."""
-    return "the five smallest of the eight gain " + "; ".join(
-        f"{_gain(gain_of_smallest(found, place))} at epsilon {epsilon:g}"
-        for place, epsilon in enumerate(found.epsilons)
-    )
+    parts = [
+        f"{card} {gain_of(found, smallest(variant), 0, card, 'alone').mean:+.3f} "
+        f"{'with' if variant.year else 'without'} the year"
+        for card in ("federated", "corrected")
+        for variant in found.variants
+    ]
+    epsilon = found.epsilons[0]
+    return f"the five smallest of the eight, epsilon {epsilon:g}: {', '.join(parts)}"
 
 
 def answer_of_thin_files(found: ThinFiles) -> str:
     """Returns one sentence."""
     books = found.nations[0].books
-    gains = [found.gain(place, 0)[0] for place in (0, len(books) - 1)]
-    return (
-        f"{gains[0]:+.4f} where the platform has lent to {books[0].book:,} people, "
-        f"{gains[1]:+.4f} where to {books[-1].book:,} (epsilon {found.epsilons[0]:g})"
-    )
-
-
-def _bank(found: Banks, bank: Bank) -> list[str]:
-    cells = bank.cells[0]
-    row = [
-        bank.title,
-        f"{bank.loans:,}",
-        f"{bank.bad_rate:.1%}",
-        f"{_mean(cell.alone for cell in cells):.3f}",
-        f"{_mean(cell.pooled for cell in cells):.3f}",
+    parts = [
+        f"{found.gain(place, 0, 'federated')[0]:+.3f} with the national card as it is and "
+        f"{found.gain(place, 0, 'corrected')[0]:+.3f} corrected at home, "
+        f"where the platform has lent to {books[place].book:,}"
+        for place in (0, len(books) - 1)
     ]
-    for place in range(len(found.epsilons)):
-        row += [
-            f"{_mean(cell.federated for cell in bank.cells[place]):.3f}",
-            _gain(gain_of(found, bank, place)),
-            _gain(gain_of(found, bank, place, "pooled")),
-        ]
-    return row
-
-
-def _average(found: Banks, others: list[Bank]) -> list[str]:
-    """Returns the mean of the institutions that hold all other banks."""
-    row = [
-        f"ten others, mean of {len(others)}",
-        f"{_mean(bank.loans for bank in others):,.0f}",
-        f"{_mean(bank.bad_rate for bank in others):.1%}",
-        f"{_mean(cell.alone for bank in others for cell in bank.cells[0]):.3f}",
-        f"{_mean(cell.pooled for bank in others for cell in bank.cells[0]):.3f}",
-    ]
-    for place in range(len(found.epsilons)):
-        row.append(f"{_mean(cell.federated for one in others for cell in one.cells[place]):.3f}")
-        row += [_gain(gain_of_mean(found, others, place, over)) for over in ("alone", "pooled")]
-    return row
+    return "; ".join(parts)
 
 
 def _gain(gain: Gain) -> str:

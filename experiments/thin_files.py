@@ -8,6 +8,8 @@ banks' people. Behaviour it cannot teach, for nobody but the platform sees it. H
 worth depends on how many outcomes the platform has seen itself, so its book is varied: how many of
 its people it has lent to. It is the people it has *not* lent to who are scored.
 
+Corrected is the national card with the platform's own correction on top, as in `banks`.
+
 AUC is against the true odds: a person with odds p counts as p of a bad and 1 - p of a good one, so
 that luck in the test people's outcomes is not in the figures. The oracle ranks by the odds
 themselves: nobody can do better.
@@ -25,6 +27,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from experiments.correction import correction
 from experiments.datasets import sha256_of
 from experiments.division import SCHEMAS, reach
 from experiments.experiment import Setting
@@ -51,7 +54,7 @@ from federation.model.scorecard import AdditiveCard
 from federation.schema import load_schema
 
 PEOPLE: Final = 200_000
-BOOKS: Final[tuple[int, ...]] = (1_000, 3_000, 10_000, 40_000)
+BOOKS: Final[tuple[int, ...]] = (300, 1_000, 3_000, 10_000, 40_000)
 EPSILONS: Final = (1.0, 4.0)
 SEEDS: Final = 3
 ROUNDS: Final = 20
@@ -65,11 +68,13 @@ class OfBook(msgspec.Struct, frozen=True, kw_only=True):
         book: people that the platform has lent to.
         alone: AUC of the platform's own card, trained at home.
         federated: of the released card, for each epsilon.
+        corrected: of the released card with the platform's own correction on top, likewise.
     """
 
     book: int
     alone: float
     federated: tuple[float, ...]
+    corrected: tuple[float, ...]
 
 
 class OfNation(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,14 +112,16 @@ class ThinFiles(msgspec.Struct, frozen=True, kw_only=True):
     epsilons: tuple[float, ...]
     nations: tuple[OfNation, ...]
 
-    def gain(self, book: int, epsilon: int) -> tuple[float, float]:
-        """Returns the mean of federated - alone over seeds, and half its 95 % interval.
+    def gain(self, book: int, epsilon: int, of: str) -> tuple[float, float]:
+        """Returns the mean of a card's AUC - alone over seeds, and half its 95 % interval.
 
         Args:
             book: position of the size.
             epsilon: position in `epsilons`.
+            of: "federated" or "corrected".
         """
-        gains = [one.books[book].federated[epsilon] - one.books[book].alone for one in self.nations]
+        books = [one.books[book] for one in self.nations]
+        gains = [float(getattr(one, of)[epsilon]) - one.alone for one in books]
         return float(np.mean(gains)), reach(gains)
 
 
@@ -122,7 +129,7 @@ def run_thin_files(setting: Setting) -> ThinFiles:
     """Makes nations, trains, and scores thin files."""
     people, books, seeds, rounds = PEOPLE, BOOKS, SEEDS, ROUNDS
     if setting.quick:
-        people, books, seeds, rounds = 12_000, (500, 2_000), 2, 4
+        people, books, seeds, rounds = 12_000, (500, 2_000), 2, 1
     setting.expect(seeds * len(books) * (1 + len(EPSILONS)))
     return ThinFiles(
         people=people,
@@ -247,10 +254,15 @@ class _Trial:
             AdditiveCard,
             lambda: train_alone(self._schema, own, REPAYMENT),
         )
+        people = people_of(self._schema, own, REPAYMENT)
+        national = [self._federated(federation, epsilon) for epsilon in EPSILONS]
         return OfBook(
             book=size,
             alone=self._auc(home),
-            federated=tuple(self._auc(self._federated(federation, one)) for one in EPSILONS),
+            federated=tuple(self._auc(card) for card in national),
+            corrected=tuple(
+                self._auc(card, correction(self._schema, card, people)) for card in national
+            ),
         )
 
     def _federated(self, federation: Federation, epsilon: float) -> AdditiveCard:
@@ -266,5 +278,6 @@ class _Trial:
             most_per_institution=self._people // 2,
         )
 
-    def _auc(self, card: AdditiveCard) -> float:
-        return auc_against(self._drawn.odds, -card.scores(self._thin.codes).astype(np.float64))
+    def _auc(self, *cards: AdditiveCard) -> float:
+        points = sum(card.scores(self._thin.codes).astype(np.float64) for card in cards)
+        return auc_against(self._drawn.odds, np.asarray(-points))

@@ -54,4 +54,4 @@ def test_a_small_version_of_every_experiment_runs_without_any_data(
     assert json.loads((tmp_path / "quick" / f"{name}.json").read_text())
     assert EXPERIMENTS[name].answer(found)
     shown = [block for block in EXPERIMENTS[name].tables if block != "gmsc"]
-    assert all(EXPERIMENTS[name].tables[block](found).startswith("| ") for block in shown)
+    assert all(EXPERIMENTS[name].tables[block](found).count("\n| ") > 1 for block in shown)

@@ -105,6 +105,7 @@ def test_shop_rows_whose_fields_are_shifted_are_dropped(data, tmp_path):
     assert pq.read_table(data / PAKDD.file).num_rows == 2
 
 
+@pytest.mark.slow
 def test_the_taiwan_original_must_say_what_the_demo_ships(data, tmp_path):
     shipped = pq.read_table(TABLE)
     names = {"person": "ID", "default": "default.payment.next.month"}

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from experiments import tables
-from experiments.banks import Gain
+from experiments.bank_results import Gain
 from experiments.comparison import Row, Set
 from experiments.confirmation import Confirmation, differences
 from experiments.division import Score, reach

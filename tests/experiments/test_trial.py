@@ -35,6 +35,7 @@ def test_everybody_is_dealt_to_one_institution(federation):
     assert min(rows) > 100
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_cards_and_other_seeds_others(federation):
     first, again = (train(federation, TERMS, 1).card for _ in range(2))
     assert first == again
