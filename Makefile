@@ -33,10 +33,10 @@ check: $(READY)  ## Format, lint, types and architecture
 test: check  ## All checks and all tests
 	$(BIN)/python -m pytest -n 2
 
-bench: $(READY)  ## Reproduce the figures of the documents
-	$(BIN)/python -m experiments.benchmark
+bench: $(READY)  ## Make the figures of the README again
+	$(BIN)/python -m experiments run comparison
 	$(BIN)/python -m experiments.demo_figures
 	$(BIN)/python -m experiments.documents
 
 clean:  ## Remove everything that make made
-	rm -rf $(VENV) demo-output build dist *.egg-info
+	rm -rf $(VENV) demo-output experiments-output build dist *.egg-info

@@ -1,6 +1,6 @@
 """Figures in documents, made from results: no figure is typed by hand.
 
-    python -m experiments.documents           rewrites the blocks in README.md from results/*.json
+    python -m experiments.documents           rewrites the blocks from experiments/results/*.json
     python -m experiments.documents --check   fails if a block is not what the results say
 
 A block lies between `<!-- NAME -->` and `<!-- end -->`.
@@ -10,20 +10,17 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from experiments.benchmark import RESULT as TAIWAN
-from experiments.benchmark import Result
+from experiments.catalogue import EXPERIMENTS, questions
 from experiments.demo_figures import RESULT as DEMO
 from experiments.demo_figures import DemoFigures, Estimate
+from experiments.experiment import Experiment
 
 ROOT: Final = Path(__file__).parent.parent
-DOCUMENTS: Final = (ROOT / "README.md",)
-
-_CITED: Final = {0.1: 0.724, 0.5: 0.752, 1.0: 0.754, 4.0: 0.756}
-"""DP-EBM as a trusted curator (interpret 0.7.8), the same split and delta; measured elsewhere."""
+DOCUMENTS: Final = (ROOT / "README.md", ROOT / "experiments" / "README.md")
 
 
 def demo_block() -> str:
@@ -66,22 +63,20 @@ def _with_reach(estimate: Estimate) -> str:
     return f"{estimate.value:.4f} +-{estimate.reach:.4f}"
 
 
-def taiwan_block() -> str:
-    """Returns the benchmark's table."""
-    found = msgspec.json.decode(TAIWAN.read_bytes(), type=Result)
-    rows = [
-        "| epsilon | fedscore, ten institutions | DP-EBM, trusted curator (cited) |",
-        "| ---: | ---: | ---: |",
-    ]
-    rows += [
-        f"| {row.epsilon:g} | {row.mean:.4f} +-{1.96 * row.standard_error:.4f} | "
-        f"{_CITED[row.epsilon]:.3f} |"
-        for row in found.rows
-    ]
-    return "\n".join(rows)
+def _block_of(one: Experiment[Any], table: Callable[[Any], str]) -> Callable[[], str]:
+    return lambda: table(one.load())
 
 
-BLOCKS: Final[dict[str, Callable[[], str]]] = {"demo": demo_block, "taiwan": taiwan_block}
+BLOCKS: Final[dict[str, Callable[[], str]]] = {
+    "demo": demo_block,
+    "questions": questions,
+    **{
+        name: _block_of(one, table)
+        for one in EXPERIMENTS.values()
+        for name, table in one.tables.items()
+    },
+}
+"""Every block that a document may have, by its name."""
 
 
 def rendered(text: str) -> str:

@@ -18,6 +18,10 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 def test_every_figure_in_a_document_is_what_the_results_say(document):
     text = document.read_text()
     assert rendered(text) == text
+
+
+def test_every_block_stands_in_a_document():
+    text = "".join(document.read_text() for document in DOCUMENTS)
     assert {name for name in BLOCKS if f"<!-- {name} -->" in text} == set(BLOCKS)
 
 

@@ -1,0 +1,79 @@
+"""Results that were computed once are kept by what they were computed from.
+
+A key is SHA-256 over everything that a result depends on: the contents of the tables, the terms of
+the plan, the seeds, and the source code that computes it. Nothing in the cache is ever out of date,
+and deleting it loses nothing but time.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from federation.canonical import canonical_json
+
+ROOT: Final = Path(__file__).parent.parent
+CACHE: Final = ROOT / ".cache" / "experiments"
+
+_PRODUCT: Final = ("federation", "clients", "server", "fedscore")
+
+T = TypeVar("T")
+
+
+class Cache:
+    """A directory of small JSON files, one for each result."""
+
+    def __init__(self, directory: Path = CACHE) -> None:
+        """Uses a directory, which is made when it is first written to."""
+        self._directory = directory
+
+    def remember(
+        self, made_from: Mapping[str, object], kind: type[T], compute: Callable[[], T]
+    ) -> T:
+        """Returns a result, computed only if it is not in the cache.
+
+        Args:
+            made_from: all that the result depends on; plain values that JSON can hold.
+            kind: the result's type, which msgspec can write and read.
+            compute: computes it.
+        """
+        key = hashlib.sha256(canonical_json(msgspec.to_builtins(dict(made_from)))).hexdigest()
+        path = self._directory / f"{key}.json"
+        if path.exists():
+            return msgspec.json.decode(path.read_bytes(), type=kind)
+        found = compute()
+        self._directory.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.write_bytes(msgspec.json.encode(found))
+        unfinished.rename(path)
+        return found
+
+
+def digest_of_files(paths: Iterable[Path]) -> str:
+    """Returns SHA-256 over the names and contents of files, in the order of their names."""
+    digest = hashlib.sha256()
+    for path in sorted(paths, key=lambda path: path.name):
+        content = path.read_bytes()
+        digest.update(f"{path.name} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+@cache
+def digest_of_product() -> str:
+    """Returns SHA-256 over the source code of the product: all that a training runs through.
+
+    The demo, the commands and pages for people are left out: they change no result.
+    """
+    digest = hashlib.sha256()
+    for package in _PRODUCT:
+        pattern = "*.py" if package == "fedscore" else "**/*.py"
+        for path in sorted((ROOT / package).glob(pattern)):
+            if path.name in ("command.py", "tables.py", "progress.py", "price_sheet.py"):
+                continue
+            digest.update(str(path.relative_to(ROOT)).encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()

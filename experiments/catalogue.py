@@ -1,0 +1,90 @@
+"""All experiments, in the order in which they are best read."""
+
+from typing import Any, Final
+
+from experiments import plots, tables
+from experiments.bank_results import Banks
+from experiments.banks import run_banks
+from experiments.comparison import Comparison, run_comparison
+from experiments.confirmation import Confirmation, run_confirmation
+from experiments.datasets import GMSC, TAIWAN
+from experiments.experiment import Experiment
+from experiments.rounds import Rounds, run_rounds
+from experiments.thin_files import ThinFiles, run_thin_files
+
+COMPARISON: Final = Experiment(
+    name="comparison",
+    question="How far behind or ahead is it of what a user would pick instead?",
+    minutes=4,
+    kind=Comparison,
+    run=run_comparison,
+    answer=tables.answer_of_comparison,
+    tables={
+        "taiwan": lambda found: tables.comparison(found, TAIWAN),
+        "gmsc": lambda found: tables.comparison(found, GMSC),
+    },
+    plot=plots.comparison,
+)
+CONFIRMATION: Final = Experiment(
+    name="confirmation",
+    question="Does that hold on splits that nobody had looked at?",
+    minutes=15,
+    kind=Confirmation,
+    run=run_confirmation,
+    answer=tables.answer_of_confirmation,
+    tables={"confirmation": tables.confirmation},
+    plot=plots.confirmation,
+)
+ROUNDS: Final = Experiment(
+    name="rounds",
+    question="What do fewer rounds cost?",
+    minutes=8,
+    kind=Rounds,
+    run=run_rounds,
+    answer=tables.answer_of_rounds,
+    tables={"rounds": tables.rounds, "bins_share": tables.bins_share},
+    plot=plots.rounds,
+)
+BANKS: Final = Experiment(
+    name="banks",
+    question="Do real banks gain, the small ones above all?",
+    minutes=6,
+    kind=Banks,
+    run=run_banks,
+    answer=tables.answer_of_banks,
+    tables={
+        "banks": lambda found: tables.banks(found, year=True),
+        "banks_without_year": lambda found: tables.banks(found, year=False),
+        "banks_by_time": tables.banks_by_time,
+    },
+    plot=plots.banks,
+)
+NATION: Final = Experiment(
+    name="nation",
+    question="What do people gain whom only the platform knows?",
+    minutes=4,
+    kind=ThinFiles,
+    run=run_thin_files,
+    answer=tables.answer_of_thin_files,
+    tables={"nation": tables.thin_files},
+    plot=plots.thin_files,
+)
+
+# Experiments differ in the type of their result, which their own functions agree on.
+EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
+    one.name: one for one in (COMPARISON, CONFIRMATION, ROUNDS, BANKS, NATION)
+}
+
+
+def questions() -> str:
+    """Returns a table of all experiments with their answers, for experiments/README.md."""
+    rows = [
+        [one.question, f"`python -m experiments run {one.name}`", str(one.minutes), _answer(one)]
+        for one in EXPERIMENTS.values()
+    ]
+    return tables.markdown(["question", "command", "minutes", "answer"], rows)
+
+
+def _answer(one: Experiment[Any]) -> str:
+    answer: str = one.answer(one.load())
+    return answer

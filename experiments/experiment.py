@@ -1,0 +1,135 @@
+"""What an experiment is, and what it is handed when it runs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+
+import msgspec
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from experiments.cache import ROOT, Cache
+from federation.errors import ConfigurationError
+
+RESULTS: Final = Path(__file__).parent / "results"
+"""Committed: the documents' figures are made from these."""
+
+OUTPUT: Final = ROOT / "experiments-output"
+"""Not committed: plots, and the results of small versions."""
+
+T = TypeVar("T")
+R = TypeVar("R", bound=msgspec.Struct)
+
+
+@dataclass(slots=True, kw_only=True)
+class Setting:
+    """One run of an experiment.
+
+    Attributes:
+        name: of the experiment.
+        quick: whether to run a small version, of seconds, on data that is always here.
+        cache: of single results.
+    """
+
+    name: str
+    quick: bool
+    cache: Cache
+    _bar: Progress = field(
+        default_factory=lambda: Progress(*_columns(), console=Console(stderr=True)), repr=False
+    )
+
+    def __enter__(self) -> "Setting":
+        self._bar.start()
+        self._bar.add_task(self.name, total=None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def expect(self, steps: int) -> None:
+        """Tells how many steps there will be, for the bar."""
+        self._bar.update(self._bar.task_ids[0], total=steps)
+
+    def step(self, made_from: Mapping[str, object], kind: type[T], compute: Callable[[], T]) -> T:
+        """Returns one result, from the cache if it is there, and moves the bar."""
+        found = self.cache.remember(made_from, kind, compute)
+        self._bar.advance(self._bar.task_ids[0])
+        return found
+
+    def last(self, kind: type[R]) -> R | None:
+        """Returns the committed result of this experiment, None if there is none."""
+        path = RESULTS / f"{self.name}.json"
+        return msgspec.json.decode(path.read_bytes(), type=kind) if path.exists() else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment(Generic[R]):
+    """A question with a command that answers it.
+
+    Attributes:
+        name: as commands take it.
+        question: for people.
+        minutes: of a first run on two cores, roughly; later runs take it from the cache.
+        kind: of the result.
+        run: answers it.
+        answer: one sentence, made from the result.
+        tables: Markdown tables made from the result, by block name.
+        plot: draws the result.
+    """
+
+    name: str
+    question: str
+    minutes: int
+    kind: type[R]
+    run: Callable[[Setting], R]
+    answer: Callable[[R], str]
+    tables: Mapping[str, Callable[[R], str]]
+    plot: Callable[[R], Figure]
+
+    def load(self) -> R:
+        """Returns the committed result.
+
+        Raises:
+            ConfigurationError: there is none yet.
+        """
+        path = RESULTS / f"{self.name}.json"
+        if not path.exists():
+            raise ConfigurationError(
+                f"There is no result yet: python -m experiments run {self.name}."
+            )
+        return msgspec.json.decode(path.read_bytes(), type=self.kind)
+
+    def execute(self, *, quick: bool, cache: Cache) -> tuple[R, Path]:
+        """Runs, writes the result and its plot, and returns both."""
+        with Setting(name=self.name, quick=quick, cache=cache) as setting:
+            found = self.run(setting)
+        results = OUTPUT / "quick" if quick else RESULTS
+        results.mkdir(parents=True, exist_ok=True)
+        content = msgspec.json.format(msgspec.json.encode(found), indent=1)
+        (results / f"{self.name}.json").write_bytes(content + b"\n")
+        return found, self.draw(found, quick=quick)
+
+    def draw(self, found: R, *, quick: bool) -> Path:
+        """Writes the plot of a result and returns where it is."""
+        path = OUTPUT / ("quick" if quick else ".") / f"{self.name}.svg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.plot(found).savefig(path)
+        return path
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    return (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )

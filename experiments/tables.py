@@ -1,0 +1,260 @@
+"""Results as Markdown tables and sentences, for the documents and the terminal.
+
+Every figure that a document shows is made here, from a committed result.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from experiments.bank_results import Bank, Banks, Gain, gain_of, smallest
+from experiments.comparison import Comparison
+from experiments.confirmation import Confirmation, differences
+from experiments.datasets import DATASETS, GMSC, TAIWAN, Dataset
+from experiments.division import Score
+from experiments.rounds import OfSet, Rounds
+from experiments.thin_files import ThinFiles
+
+MADDOCK: Final = {0.1: 0.843, 0.5: 0.845, 1.0: 0.847}
+"""Maddock et al. 2022 (arXiv:2210.02910), best of their table on Give Me Some Credit: cited."""
+
+
+def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a Markdown table; columns after the first are right-aligned."""
+    lines = [f"| {' | '.join(heads)} |", f"| --- |{' ---: |' * (len(heads) - 1)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def comparison(found: Comparison, dataset: Dataset) -> str:
+    """Returns a data set's test AUCs at each epsilon, and those without privacy."""
+    one = found.of(dataset)
+    cited = dataset == GMSC
+    heads = ["epsilon", "fedscore, ten institutions", "DP-EBM, trusted curator"]
+    rows = []
+    for row in one.ours.rows:
+        cells = [
+            f"{row.epsilon:g}",
+            f"{row.fedscore.mean:.4f} +-{row.fedscore.reach:.4f}",
+            f"{row.dp_ebm.mean:.4f} +-{row.dp_ebm.reach:.4f}",
+        ]
+        if cited:
+            known = MADDOCK.get(row.epsilon)
+            cells.append("" if known is None else f"{known:.3f}")
+        rows.append([*cells, f"{row.fedscore.seconds:.1f}", f"{row.dp_ebm.seconds:.1f}"])
+    heads += ["Maddock et al. 2022 (cited)"] if cited else []
+    table = markdown([*heads, "seconds, fedscore", "seconds, DP-EBM"], rows)
+    alone = one.peers.alone
+    return (
+        f"{table}\n\nWithout any privacy: each of the ten alone {sum(alone) / len(alone):.4f} on "
+        f"average ({min(alone):.4f} to {max(alone):.4f}); on pooled raw data our card "
+        f"{one.peers.card:.4f}, logistic regression {one.peers.logistic:.4f}, XGBoost "
+        f"{one.peers.xgboost:.4f}."
+    )
+
+
+def confirmation(found: Confirmation) -> str:
+    """Returns the paired differences on the splits that nobody had looked at."""
+    rows = [
+        [
+            DATASETS[one.dataset].title,
+            f"{one.epsilon:g}",
+            f"{one.fedscore:.4f}",
+            f"{one.dp_ebm:.4f}",
+            f"{one.mean:+.4f}",
+            f"{one.mean - one.reach:+.4f} to {one.mean + one.reach:+.4f}",
+            ", ".join(f"{value:+.4f}" for value in one.splits),
+        ]
+        for one in differences(found)
+    ]
+    heads = ["data", "epsilon", "fedscore", "DP-EBM", "difference", "95 % interval", "each split"]
+    return f"{markdown(heads, rows)}\n\nSettings frozen in commit `{found.commit[:12]}`."
+
+
+def rounds(found: Rounds) -> str:
+    """Returns test AUC by number of rounds."""
+    heads = [f"{count} rounds" for count in found.counts]
+    return _by(found, heads, found.by_count)
+
+
+def bins_share(found: Rounds) -> str:
+    """Returns test AUC by the share of the budget that bins get."""
+    heads = [f"{share:.0%} for bins" for share in found.shares]
+    return _by(found, heads, found.by_share)
+
+
+def _by(found: Rounds, heads: list[str], of: Callable[[OfSet, float], list[Score]]) -> str:
+    rows = [
+        [
+            DATASETS[one.dataset].title,
+            f"{epsilon:g}",
+            *(f"{score.mean:.4f} +-{score.reach:.4f}" for score in of(one, epsilon)),
+        ]
+        for one in found.sets
+        for epsilon in one.epsilons
+    ]
+    return markdown(["data", "epsilon", *heads], rows)
+
+
+def banks(found: Banks, *, year: bool) -> str:
+    """Returns what each bank gains, a table an epsilon; simulation only."""
+    variant = next(one for one in found.variants if one.year is year)
+    heads = ["institution", "loans", "bad", "alone", "pooled", "federated", "corrected"]
+    heads += [f"{card} - {over}" for card, over in _PAIRS]
+    others = [bank for bank in variant.banks if not bank.named]
+    parts = []
+    for place, epsilon in enumerate(found.epsilons):
+        rows = [_banks(found, [bank], place, bank.title) for bank in variant.named]
+        rows.append(_banks(found, others, place, f"ten others, mean of {len(others)}"))
+        headline = "; ".join(
+            f"{card} {_gain(gain_of(found, smallest(variant), place, card, 'alone'))}"
+            for card in ("federated", "corrected")
+        )
+        parts.append(
+            f"Epsilon {epsilon:g}:\n\n{markdown(heads, rows)}\n\n**Mean gain over alone of the "
+            f"five smallest of the eight: {headline}.**"
+        )
+    count = len(variant.banks[0].cells[0])
+    return "\n\n".join(parts) + f"\n\nRaw figures of banks: simulation only. {count} splits."
+
+
+_PAIRS: Final = (("federated", "alone"), ("federated", "pooled"), ("corrected", "alone"))
+
+
+def _banks(found: Banks, of: list[Bank], epsilon: int, title: str) -> list[str]:
+    cells = [cell for bank in of for cell in bank.cells[epsilon]]
+    return [
+        title,
+        f"{_mean(bank.loans for bank in of):,.0f}",
+        f"{_mean(bank.bad_rate for bank in of):.1%}",
+        f"{_mean(cell.alone for cell in cells):.3f}",
+        f"{_mean(cell.pooled for cell in cells):.3f}",
+        f"{_mean(cell.federated for cell in cells):.3f}",
+        f"{_mean(cell.corrected for cell in cells):.3f}",
+        *(_gain(gain_of(found, of, epsilon, card, over)) for card, over in _PAIRS),
+    ]
+
+
+def banks_by_time(found: Banks) -> str:
+    """Returns what each bank gains on loans that were approved later; simulation only."""
+    heads = ["institution", "loans to 2005", "later", "bad to 2005", "bad later", "alone", "pooled"]
+    for epsilon in found.epsilons:
+        heads += [f"federated - alone, epsilon {epsilon:g}", f"corrected - alone, {epsilon:g}"]
+    rows = []
+    for one in found.later:
+        if not one.id.startswith("bank-"):
+            continue
+        row = [
+            one.title,
+            f"{one.trained:,}",
+            f"{one.tested:,}",
+            f"{one.bad_before:.1%}",
+            f"{one.bad_after:.1%}",
+            f"{one.cells[0].alone:.3f}",
+            f"{one.cells[0].pooled:.3f}",
+        ]
+        for gains in zip(one.gains, one.corrected_gains, strict=True):
+            row += [_gain(Gain(mean=value, low=low, high=high)) for value, low, high in gains]
+        rows.append(row)
+    return markdown(heads, rows)
+
+
+def thin_files(found: ThinFiles) -> str:
+    """Returns the AUC of thin files before and after federation."""
+    heads = ["the platform has lent to", "platform alone"]
+    for epsilon in found.epsilons:
+        heads += [f"federated - alone, epsilon {epsilon:g}", f"corrected - alone, {epsilon:g}"]
+    rows = []
+    count = len(found.nations)
+    for place, book in enumerate(found.nations[0].books):
+        row = [f"{book.book:,}", f"{_mean(n.books[place].alone for n in found.nations):.4f}"]
+        for number in range(len(found.epsilons)):
+            for card in ("federated", "corrected"):
+                mean, reach = found.gain(place, number, card)
+                row.append(f"{mean:+.4f} ({mean - reach:+.4f} to {mean + reach:+.4f})")
+        rows.append(row)
+    oracle = sum(one.oracle for one in found.nations) / count
+    thin = sum(one.thin for one in found.nations) / count
+    several = sum(one.at_several for one in found.nations) / count
+    return (
+        f"{markdown(heads, rows)}\n\n{count} nations of {found.people:,} people; {thin:,.0f} are "
+        f"known to the platform only, {several:.0%} to two institutions or more (who then pay "
+        f"twice or three times). The true odds themselves reach {oracle:.4f}: nobody can do better."
+    )
+
+
+def answer_of_comparison(found: Comparison) -> str:
+    """Returns one sentence."""
+    return (
+        "; ".join(
+            f"{dataset.title}: "
+            + ", ".join(
+                f"{row.fedscore.mean - row.dp_ebm.mean:+.4f}" for row in found.of(dataset).ours.rows
+            )
+            for dataset in (GMSC, TAIWAN)
+            if any(one.ours.dataset == dataset.name for one in found.sets)
+        )
+        + " AUC against DP-EBM at epsilon 0.1, 0.5, 1, 4 (split 0)"
+    )
+
+
+def answer_of_confirmation(found: Confirmation) -> str:
+    """Returns one sentence."""
+    all_of_them = differences(found)
+    ahead = sum(one.mean >= 0 for one in all_of_them)
+    clear = sum(one.mean - one.reach > 0 for one in all_of_them)
+    worst = min(all_of_them, key=lambda one: one.mean)
+    return (
+        f"the mean is ahead in {ahead} of {len(all_of_them)} cases, beyond its interval in "
+        f"{clear}; the lowest is {worst.mean:+.4f} +-{worst.reach:.4f} "
+        f"({DATASETS[worst.dataset].title}, epsilon {worst.epsilon:g})"
+    )
+
+
+def answer_of_rounds(found: Rounds) -> str:
+    """Returns one sentence."""
+    usual = found.counts.index(found.usual_count)
+    parts = []
+    for place, count in enumerate(found.counts):
+        if count == found.usual_count:
+            continue
+        changes = [
+            scores[place].mean - scores[usual].mean
+            for one in found.sets
+            for scores in (found.by_count(one, epsilon) for epsilon in one.epsilons)
+        ]
+        parts.append(f"{count} rounds {min(changes):+.4f} to {max(changes):+.4f}")
+    return f"against {found.usual_count} rounds, over all epsilons and both sets: " + ", ".join(
+        parts
+    )
+
+
+def answer_of_banks(found: Banks) -> str:
+    """Returns one sentence."""
+    parts = [
+        f"{card} {gain_of(found, smallest(variant), 0, card, 'alone').mean:+.3f} "
+        f"{'with' if variant.year else 'without'} the year"
+        for card in ("federated", "corrected")
+        for variant in found.variants
+    ]
+    epsilon = found.epsilons[0]
+    return f"the five smallest of the eight, epsilon {epsilon:g}: {', '.join(parts)}"
+
+
+def answer_of_thin_files(found: ThinFiles) -> str:
+    """Returns one sentence."""
+    books = found.nations[0].books
+    parts = [
+        f"{found.gain(place, 0, 'federated')[0]:+.3f} with the national card as it is and "
+        f"{found.gain(place, 0, 'corrected')[0]:+.3f} corrected at home, "
+        f"where the platform has lent to {books[place].book:,}"
+        for place in (0, len(books) - 1)
+    ]
+    return "; ".join(parts)
+
+
+def _gain(gain: Gain) -> str:
+    return f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed)

@@ -1,0 +1,57 @@
+import json
+import sys
+
+import pytest
+
+from experiments import __main__ as command
+from experiments import experiment
+from experiments.cache import Cache
+from experiments.catalogue import EXPERIMENTS
+from experiments.datasets import VARIABLE
+
+
+def run(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["experiments", *arguments])
+    code = 0
+    try:
+        code = command.main()
+    except SystemExit as stop:
+        code = stop.code or 0
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_the_list_names_every_experiment_and_data_set(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, _ = run(monkeypatch, capsys, "list")
+    assert code == 0
+    for name in (*EXPERIMENTS, "gmsc", "taiwan", "sba", "pakdd", "german"):
+        assert name in out
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones(monkeypatch, capsys):
+    code, _, err = run(monkeypatch, capsys, "run", "everything")
+    assert code == 1
+    assert "comparison" in err
+
+
+def test_an_experiment_whose_data_are_not_here_says_what_to_do(monkeypatch, capsys):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    code, _, err = run(monkeypatch, capsys, "run", "banks")
+    assert code == 1
+    assert "prepare sba" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_small_version_of_every_experiment_runs_without_any_data(
+    name, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(experiment, "OUTPUT", tmp_path)
+    found, plot = EXPERIMENTS[name].execute(quick=True, cache=Cache(tmp_path / "cache"))
+    assert plot.read_text().startswith("<?xml")
+    assert json.loads((tmp_path / "quick" / f"{name}.json").read_text())
+    assert EXPERIMENTS[name].answer(found)
+    shown = [block for block in EXPERIMENTS[name].tables if block != "gmsc"]
+    assert all(EXPERIMENTS[name].tables[block](found).count("\n| ") > 1 for block in shown)
