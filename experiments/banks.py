@@ -50,7 +50,7 @@ from federation.model.exact_auc import auc_difference, auc_of
 from federation.model.scorecard import AdditiveCard
 from federation.schema import Schema, load_schema
 
-EPSILONS: Final = (1.0, 4.0)
+EPSILONS: Final[tuple[float, ...]] = (1.0, 4.0)
 SPLITS: Final = 20
 ROUNDS: Final = 20
 NOISE_SEEDS_BY_TIME: Final = 5
@@ -62,9 +62,10 @@ _YEAR: Final = "ApprovalFY"
 def run_banks(setting: Setting) -> Banks:
     """Trains on every split, and once by time."""
     schema = load_schema((SCHEMAS / "sba.toml").read_text())
-    splits, rounds, seeds = SPLITS, ROUNDS, NOISE_SEEDS_BY_TIME
+    epsilons, splits, rounds, seeds = EPSILONS, SPLITS, ROUNDS, NOISE_SEEDS_BY_TIME
     if setting.quick:
-        rows, data, splits, rounds, seeds = synthetic_loans(6_000), "synthetic", 2, 1, 1
+        rows, data = synthetic_loans(6_000), "synthetic"
+        epsilons, splits, rounds, seeds = (4.0,), 1, 1, 1
     else:
         path = locate(SBA)
         rows, data = pq.read_table(path), sha256_of(path)
@@ -72,18 +73,26 @@ def run_banks(setting: Setting) -> Banks:
             rows = rows.filter(rows.column("natural_rate_subset"))
     rows = features_of(rows)
     owners, names = institutions_of(rows.column("Bank"))
-    setting.expect(2 * splits * (1 + len(EPSILONS)) + 1 + seeds * len(EPSILONS))
+    setting.expect(2 * splits * (1 + len(epsilons)) + 1 + seeds * len(epsilons))
     without = msgspec.structs.replace(
         schema, features=tuple(one for one in schema.features if one.name != _YEAR)
     )
     by_year, trial = (
-        _Trial(setting=setting, schema=one, rows=rows, owners=owners, names=names, rounds=rounds)
+        _Trial(
+            setting=setting,
+            schema=one,
+            rows=rows,
+            owners=owners,
+            names=names,
+            epsilons=epsilons,
+            rounds=rounds,
+        )
         for one in (schema, without)
     )
     return Banks(
         data=data,
         rounds=rounds,
-        epsilons=EPSILONS,
+        epsilons=epsilons,
         test_share=TEST_SHARE,
         variants=(by_year.variant(splits), trial.variant(splits)),
         later=trial.later(seeds),
@@ -106,8 +115,10 @@ class _Trial:
         rows: pa.Table,
         owners: NDArray[np.int64],
         names: tuple[str, ...],
+        epsilons: tuple[float, ...],
         rounds: int,
     ) -> None:
+        self.epsilons = epsilons
         self._names = names
         self._setting = setting
         self._schema = schema
@@ -131,7 +142,7 @@ class _Trial:
                     bad_rate=float(bad[self._owners == number].mean()),
                     cells=tuple(
                         tuple(of_split[epsilon][number] for of_split in found)
-                        for epsilon in range(len(EPSILONS))
+                        for epsilon in range(len(self.epsilons))
                     ),
                 )
                 for number in range(len(IDS))
@@ -149,7 +160,7 @@ class _Trial:
         with tempfile.TemporaryDirectory() as scratch:
             cards = _Cards(self, Path(scratch), np.sort(trained), np.sort(tested))
             home = cards.at_home()
-            noisy = [cards.federated(epsilon, number) for epsilon in EPSILONS]
+            noisy = [cards.federated(epsilon, number) for epsilon in self.epsilons]
             return [[cards.cell(bank, home, card) for bank in range(len(IDS))] for card in noisy]
 
     def later(self, seeds: int) -> tuple[Later, ...]:
@@ -166,7 +177,8 @@ class _Trial:
             cards = _Cards(self, Path(scratch), trained, tested)
             home = cards.at_home()
             noisy = [
-                [cards.federated(epsilon, seed) for seed in range(seeds)] for epsilon in EPSILONS
+                [cards.federated(epsilon, seed) for seed in range(seeds)]
+                for epsilon in self.epsilons
             ]
             for bank in range(len(IDS)):
                 own = self._owners == bank
@@ -246,15 +258,8 @@ class _Cards:
         self._federation = Federation(
             schema=trial._schema, tables={name: directory / f"{name}.parquet" for name in IDS}
         )
-        self._terms = [
-            Terms(
-                epsilon=epsilon,
-                rounds=trial._rounds,
-                people=len(trained),
-                most_per_institution=len(trained) // 2,
-            )
-            for epsilon in EPSILONS
-        ]
+        self._people = len(trained)
+        self._corrections: dict[tuple[int, AdditiveCard], AdditiveCard] = {}
 
     def at_home(self) -> _AtHome:
         """Returns the cards without noise."""
@@ -268,18 +273,26 @@ class _Cards:
                 pooled=train_alone(schema, self._directory / "pooled.parquet"),
             )
 
-        made = made_from(self._federation, self._terms[0], 0) | {"what": "banks at home"}
+        made = made_from(self._federation, self._terms(1.0), 0) | {"what": "banks at home"}
         return self._trial._setting.step(made, _AtHome, compute)
 
     def federated(self, epsilon: float, noise_seed: int) -> AdditiveCard:
         """Returns the released card."""
-        terms = self._terms[EPSILONS.index(epsilon)]
+        terms = self._terms(epsilon)
         made = made_from(self._federation, terms, noise_seed)
         trained = self._trial._setting.step(
             made, Trained, lambda: train(self._federation, terms, noise_seed)
         )
         self._trial.seconds.append(trained.seconds)
         return trained.card
+
+    def _terms(self, epsilon: float) -> Terms:
+        return Terms(
+            epsilon=epsilon,
+            rounds=self._trial._rounds,
+            people=self._people,
+            most_per_institution=self._people // 2,
+        )
 
     def cell(self, bank: int, home: _AtHome, card: AdditiveCard) -> Cell:
         """Returns the AUCs on a bank's test loans."""
@@ -301,8 +314,10 @@ class _Cards:
         )
 
     def _corrected(self, bank: int, card: AdditiveCard, tested: People) -> NDArray[np.int64]:
-        own = correction(self._trial._schema, card, self._own[bank])
-        return card.scores(tested.codes) + own.scores(tested.codes)
+        known = (bank, card)
+        if known not in self._corrections:
+            self._corrections[known] = correction(self._trial._schema, card, self._own[bank])
+        return card.scores(tested.codes) + self._corrections[known].scores(tested.codes)
 
     def _tested(self, bank: int) -> People:
         own = self._of_test == bank
