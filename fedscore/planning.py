@@ -99,9 +99,9 @@ def new_plan(
             national=people,
             most_per_institution=most_per_institution,
             salt=secrets.token_hex(32) if salt is None else salt,
-            held_out_fraction=held_out_fraction,
+            held_out_fraction=float(held_out_fraction),
         ),
-        privacy=Target(epsilon=epsilon, delta=delta),
+        privacy=Target(epsilon=float(epsilon), delta=float(delta)),
         noise=noise_for(
             schema=schema,
             participation=participation,

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from clients.policy import Policy
 from federation.errors import ConfigurationError, PrivacyError
-from federation.plan import Noise, Participation, Plan, Target
+from federation.plan import Noise, Participation, Plan, Target, load_plan, plan_toml
 from federation.pricing import noise_for, price_of
 from federation.privacy import accountant
 from federation.privacy.accountant import (
@@ -479,3 +479,11 @@ def test_a_plan_whose_delta_the_sampler_uses_up_has_no_price() -> None:
 def test_two_honest_shares_are_needed_whatever_the_other_rules_allow() -> None:
     with pytest.raises(PrivacyError, match="colluders \\+ 2"):
         Participation(invited=("a", "b", "c"), quorum=3, threshold=3, colluders=2, spare_attempts=0)
+
+
+def test_a_whole_epsilon_and_nobody_held_out_are_signed_as_they_are_read_back() -> None:
+    plan = signed_plan(SCHEMA, epsilon=1, held_out_fraction=0)
+    read = load_plan(plan_toml(plan))
+    assert read == plan
+    assert read.digest == plan.digest
+    read.require_signed()
