@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from clients.configuration import load_configuration
 from experiments.documents import BLOCKS, DOCUMENTS, rendered
 from fedscore.demo.nation import DATA, SCHEMA, TABLE
 from tests.integration.test_command import run
@@ -36,6 +37,14 @@ def test_every_file_that_a_document_names_exists():
         linked = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
         for name in (*named, *linked):
             assert (CHECKOUT / name).exists(), f"{document.name} names {name}"
+
+
+def test_the_configuration_in_the_readme_is_one(tmp_path):
+    text = (CHECKOUT / "README.md").read_text().split("```toml\n")[1].split("```")[0]
+    path = tmp_path / "bank-a.toml"
+    path.write_text(text)
+    found = load_configuration(path)
+    assert (found.id, found.table) == ("bank-a", str(tmp_path / "bank-a.parquet"))
 
 
 @pytest.mark.slow
