@@ -1,24 +1,26 @@
 """The institution's side of a training, from invitation to the end of the plan.
 
 Start reading at `Institution.handle`. Whatever arrives, the answer is one of: a promise to take
-part, a masked sum that was paid for in the ledger first, or a refusal code that was computed
-without looking at any row.
+part, keys and signatures of a session, a masked sum that was paid for in the ledger first, or a
+refusal code that was computed without looking at any row. What happens within a session is in
+`clients.sessions`.
 """
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from clients.blocks import Block
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from clients.ledger import Ledger
-from clients.packed_people import step_contributions
 from clients.policy import Policy, consider
+from clients.records import Records
+from clients.sessions import Sessions
 from clients.snapshot import Snapshot, take_snapshot
-from federation import door
-from federation.canonical import Digest
-from federation.door import Contribution
+from clients.taking import Taking
+from federation.canonical import Digest, public_key_of
 from federation.errors import (
     ConfigurationError,
     DataError,
@@ -27,31 +29,32 @@ from federation.errors import (
     PrivacyError,
     ProtocolError,
 )
-from federation.grid import Role
 from federation.messages import (
+    Abort,
     Accept,
-    Ask,
+    Begin,
     Close,
     Closed,
     Invite,
+    Join,
+    Open,
+    Refund,
     RefusalCode,
     Refuse,
-    answered,
+    Reply,
+    Request,
     decode_request,
     encode,
 )
-from federation.model.evaluation import evaluation_contribution
 from federation.model.release import load_release
-from federation.model.scorecard import AdditiveCard, count_contribution
 from federation.plan import Plan, load_plan
 from federation.population import Split
-from federation.pricing import PlanPrice, bins_sum, cells_of, evaluation_sum, price_of, step_sum
+from federation.pricing import PlanPrice, price_of
 from federation.privacy.entropy import Entropy
-from federation.privacy.events import GaussianEvents
-from federation.privacy.ledger_entries import Spent
 from federation.privacy.units import Population
-from federation.query import BoundedSum, Question
 from federation.schema import ROW_AS_KEY, Schema
+from federation.secure_aggregation.roster import Roster
+from federation.secure_aggregation.survivors import PeerFault, Reveal, Survivors
 
 
 class _Refused(Exception):  # noqa: N818  an answer, not an error: it becomes a `Refuse`
@@ -63,13 +66,16 @@ class _Refused(Exception):  # noqa: N818  an answer, not an error: it becomes a 
         self.why = why
 
 
-@dataclass(slots=True)
-class _Taking:
-    """The plan this institution takes part in, and what it has answered of it."""
+@dataclass(frozen=True, slots=True)
+class _Entered:
+    """The plan that this institution takes part in."""
 
-    plan: Plan
-    snapshot: Snapshot
-    replies: dict[tuple[Question, int, int], tuple[bytes, bytes]] = field(default_factory=dict)
+    taking: Taking
+    sessions: Sessions
+
+    @property
+    def plan(self) -> Plan:
+        return self.taking.plan
 
 
 class Institution:
@@ -79,6 +85,8 @@ class Institution:
         self,
         *,
         identifier: str,
+        identity: Ed25519PrivateKey,
+        roster: Roster,
         schema: Schema,
         table: Path,
         not_held: frozenset[str],
@@ -86,15 +94,19 @@ class Institution:
         split: Split,
         policy: Policy,
         ledger: Ledger,
+        records: Records,
         workspace: Path,
         clock: Callable[[], int],
-        entropy: Entropy,
+        noise_entropy: Entropy,
+        mask_entropy: Entropy,
         log: Callable[[str], None],
     ) -> None:
         """Prepares an institution; nothing is read and nothing is written.
 
         Args:
             identifier: as invitations name it.
+            identity: its Ed25519 key, by which the others know it.
+            roster: of the federation, as this institution's own people have pinned it.
             schema: the federation's public data contract.
             table: Parquet or CSV file that keeps it.
             not_held: features of the schema that this table does not have.
@@ -102,12 +114,26 @@ class Institution:
             split: the federation's public salt and held-out fraction, the same for every plan.
             policy: what this institution allows.
             ledger: open for writing.
+            records: open; of this institution, as the ledger.
             workspace: existing private directory for snapshots.
             clock: whole seconds since 1970.
-            entropy: 32 fresh secret bytes a call.
+            noise_entropy: 32 fresh secret bytes a call, for noise.
+            mask_entropy: 32 fresh secret bytes a call, for keys and masks.
             log: the institution's own log; nothing in it is sent.
+
+        Raises:
+            ConfigurationError: the roster names another key for this institution, or none.
+            ProtocolError: the roster is not signed by the coordinator that the policy trusts.
         """
+        roster.require_signed_by(policy.coordinator)
+        if roster.key_of(identifier) != public_key_of(identity):
+            raise ConfigurationError(
+                f"The roster does not name our identity key for {identifier}. Compare the roster "
+                "with the coordinator's by fingerprints, or use the right identity key."
+            )
         self.identifier = identifier
+        self._identity = identity
+        self._roster = roster
         self._schema = schema
         self._table = table
         self._not_held = not_held
@@ -115,12 +141,14 @@ class Institution:
         self._split = split
         self._policy = policy
         self._ledger = ledger
+        self._records = records
         self._workspace = workspace
         self._clock = clock
-        self._entropy = entropy
+        self._noise_entropy = noise_entropy
+        self._mask_entropy = mask_entropy
         self._log = log
         self._snapshot: Snapshot | None = None
-        self._taking: _Taking | None = None
+        self._entered: _Entered | None = None
 
     def prepare(self) -> None:
         """Reads the table into a snapshot, for the next plan. Nobody but the owner hears of it.
@@ -131,7 +159,7 @@ class Institution:
             DataError: the table breaks its contract, or holds more people than `most_people`.
             ConfigurationError: a plan is under way on the last snapshot.
         """
-        if self._taking is not None:
+        if self._entered is not None:
             raise ConfigurationError("A plan is under way: its snapshot cannot be replaced.")
         if self._schema.person_key == ROW_AS_KEY and self._split.held_out_fraction > 0:
             raise ConfigurationError(
@@ -161,31 +189,70 @@ class Institution:
         Raises:
             LedgerCorrupt: the ledger cannot be trusted; the institution must stop.
         """
-        plan = ""
+        peer = ""
         try:
-            request = decode_request(data)
-            if isinstance(request, Ask | Close):
-                plan = request.plan
-            return self._reply(request, data)
+            return self._replied(decode_request(data), data)
         except _Refused as refused:
             code, why = refused.code, refused.why
         except LedgerCorrupt:
             raise
+        except PeerFault as fault:
+            code, why, peer = RefusalCode.PEER, str(fault), fault.peer
         except ProtocolError as error:
             code, why = RefusalCode.OUT_OF_ORDER, str(error)
         except (FedscoreError, OSError, ArithmeticError, ValueError, RecursionError) as error:
             code, why = RefusalCode.UNAVAILABLE, str(error)
         self._log(f"refused ({code}): {why}")
-        return encode(Refuse(plan=plan, code=code))
+        return encode(Refuse(code=code, peer=peer))
 
-    def _reply(self, request: Invite | Ask | Close, data: bytes) -> bytes:
+    def _replied(self, request: Request, data: bytes) -> bytes:
+        """Returns what was said to the very same request before, or a new reply."""
         match request:
             case Invite():
                 return encode(self._consider(request))
-            case Ask():
-                return self._answer(request, data)
             case Close():
                 return encode(self._close(request))
+        entered = self._under_way()
+        said = self._records.reply_to(data)
+        return encode(self._reply(request, entered.sessions)) if said is None else said
+
+    @staticmethod
+    def _reply(request: Request, sessions: Sessions) -> Reply:
+        match request:
+            case Begin():
+                return sessions.begin(request)
+            case Join():
+                return sessions.join(request)
+            case Open():
+                return sessions.open(request)
+            case Survivors():
+                return sessions.survivors(request)
+            case Reveal():
+                return sessions.reveal(request)
+            case Abort():
+                return sessions.abort(request)
+            case Refund():
+                return sessions.refund(request)
+            case _:
+                raise ProtocolError("This message belongs to no session.")
+
+    @property
+    def taking(self) -> Taking:
+        """The plan that is under way.
+
+        Raises:
+            ProtocolError: there is none.
+        """
+        if self._entered is None:
+            raise ProtocolError("This institution takes part in no plan.")
+        return self._entered.taking
+
+    def _under_way(self) -> _Entered:
+        if self._entered is None:
+            raise _Refused(RefusalCode.OUT_OF_ORDER, "we take part in no plan")
+        if self._now() > self._entered.plan.valid_until:
+            raise _Refused(RefusalCode.VALIDITY, "the plan has expired")
+        return self._entered
 
     # 1. Consider the plan: everything that can be refused, without the data; then reserve.
 
@@ -197,14 +264,35 @@ class Institution:
             if not rule.holds:
                 raise _Refused(rule.code, f"policy: not so: {rule.text}")
         self._end_expired()
-        if self._taking is not None:
+        if self._entered is not None:
             raise _Refused(RefusalCode.OUT_OF_ORDER, "another plan is under way")
         if self._snapshot is None:
             raise _Refused(RefusalCode.UNAVAILABLE, "no snapshot has been prepared")
         self._ledger.reserve(
-            plan.digest, price.price, plan.people.split.digest, self._policy.limits
+            plan.digest,
+            price.price,
+            alone=price.alone,
+            split=plan.people.split.digest,
+            limits=self._policy.limits,
         )
-        self._taking = _Taking(plan=plan, snapshot=self._snapshot)
+        taking = Taking(
+            plan=plan,
+            digest=plan.digest,
+            schema=self._schema,
+            snapshot=self._snapshot,
+            ledger=self._ledger,
+        )
+        sessions = Sessions(
+            identifier=self.identifier,
+            identity=self._identity,
+            roster=self._roster,
+            taking=taking,
+            records=self._records,
+            noise_entropy=self._noise_entropy,
+            mask_entropy=self._mask_entropy,
+            log=self._log,
+        )
+        self._entered = _Entered(taking=taking, sessions=sessions)
         self._log(f"takes part in plan {plan.name} ({plan.digest[:16]}...)")
         sequence, head = self._ledger.head()
         return Accept(plan=plan.digest, ledger_sequence=sequence, ledger_head=head)
@@ -229,6 +317,11 @@ class Institution:
             raise _Refused(RefusalCode.SCHEMA, "the plan is for another schema")
         if self.identifier not in plan.participation.invited:
             raise _Refused(RefusalCode.PARTICIPANTS, "we are not invited")
+        strangers = [one for one in plan.participation.invited if not self._roster.key_of(one)]
+        if strangers:
+            raise _Refused(
+                RefusalCode.PARTICIPANTS, f"our roster does not name {', '.join(strangers)}"
+            )
         if plan.people.split != self._split:
             raise _Refused(RefusalCode.POLICY, "the plan holds out other people than we do")
         if plan.people.most_per_institution < self._most_people:
@@ -237,106 +330,15 @@ class Institution:
             )
         return plan
 
-    # 2. Answer one question: check, pay, then look at people and send one masked sum.
-
-    def _answer(self, ask: Ask, data: bytes) -> bytes:
-        taking = self._current(ask.plan)
-        key = (ask.question, ask.round, ask.attempt)
-        if self._now() > taking.plan.valid_until:
-            raise _Refused(RefusalCode.VALIDITY, "the plan has expired")
-        if key in taking.replies:
-            asked, reply = taking.replies[key]
-            if asked != data:
-                raise _Refused(RefusalCode.OUT_OF_ORDER, f"another question for {key}")
-            return reply
-        query = self._query(taking, ask)
-        events = GaussianEvents(
-            sensitivity_squared=query.sensitivity_squared,
-            variance=query.share_variance * taking.plan.participation.honest_shares,
-            times=1,
-        )
-        self._ledger.spend(
-            Spent(
-                plan=taking.plan.digest,
-                question=ask.question.value,
-                round=ask.round,
-                attempt=ask.attempt,
-                population=ask.question.population,
-                units=events.units_each(),
-            )
-        )
-        people = self._contributions(taking, ask)
-        masked = door.answer(query, people, noise_key=self._entropy())
-        reply = encode(answered(ask, masked))
-        taking.replies[key] = (data, reply)
-        return reply
-
-    def _query(self, taking: _Taking, ask: Ask) -> BoundedSum:
-        plan = taking.plan
-        spare = plan.participation.spare_attempts if ask.question is Question.STEP else 0
-        rounds = plan.rounds if ask.question is Question.STEP else 1
-        if not (0 <= ask.round < rounds and 0 <= ask.attempt <= spare):
-            raise _Refused(RefusalCode.OUT_OF_ORDER, "no such round or attempt in the plan")
-        seen = [
-            (round_, attempt)
-            for question, round_, attempt in taking.replies
-            if question is ask.question
-        ]
-        if seen and (ask.round, ask.attempt) < max(seen):
-            raise _Refused(RefusalCode.OUT_OF_ORDER, "an earlier round or attempt than the last")
-        if len(seen) >= rounds + spare:
-            raise _Refused(RefusalCode.OUT_OF_ORDER, "all attempts of the plan are used up")
-        if ask.question is Question.BINS:
-            if ask.card is not None:
-                raise _Refused(RefusalCode.OUT_OF_ORDER, "binning takes no card")
-            return bins_sum(plan, self._schema)
-        card = self._card(ask)
-        if ask.question is Question.STEP:
-            return step_sum(plan, card)
-        return evaluation_sum(plan, self._schema)
-
-    def _card(self, ask: Ask) -> AdditiveCard:
-        if ask.card is None:
-            raise _Refused(RefusalCode.OUT_OF_ORDER, "a step or an evaluation needs a card")
-        try:
-            ask.card.require_cells(cells_of(self._schema, Role.SCORED))
-        except ConfigurationError as error:
-            raise _Refused(RefusalCode.SCHEMA, str(error)) from error
-        return ask.card
-
-    def _contributions(self, taking: _Taking, ask: Ask) -> Iterator[Contribution]:
-        if ask.question is Question.STEP and ask.card is not None:
-            yield from step_contributions(self._schema, taking.snapshot, ask.card)
-            return
-        roles = [grid.role for grid in self._schema.grids]
-        scored = [i for i, role in enumerate(roles) if role is Role.SCORED]
-        protected = [i for i, role in enumerate(roles) if role is Role.PROTECTED]
-        for block in taking.snapshot.blocks(ask.question.population):
-            yield self._contribution(taking.plan, ask, block, scored, protected)
-
-    @staticmethod
-    def _contribution(
-        plan: Plan, ask: Ask, block: Block, scored: list[int], protected: list[int]
-    ) -> Contribution:
-        codes = block.codes[scored]
-        if ask.card is None:
-            return count_contribution(codes, block.bad, block.person_starts)
-        return evaluation_contribution(
-            codes,
-            block.codes[protected],
-            block.bad,
-            block.person_starts,
-            card=ask.card,
-            scale=plan.scale,
-        )
-
-    # 3. Close the plan: what was never answered returns to the budget, the snapshot goes.
+    # 2. Close the plan: what was never answered returns to the budget, the snapshot goes.
 
     def _close(self, request: Close) -> Closed:
-        taking = self._taking
-        if taking is not None and taking.plan.digest == request.plan:
-            self._log(_said_of(request.release, taking.plan))
-            self._end(taking)
+        entered = self._entered
+        if entered is not None and entered.taking.digest == request.plan:
+            if request.coins is not None:
+                entered.sessions.draw_coin(request.coins)
+            self._log(_said_of(request.release, entered.plan))
+            self._end(entered)
         else:  # after a restart: nothing more will be answered, so what is left may return
             self._ledger.close_plan(Digest(request.plan))
             self._log(f"closed plan {request.plan[:16]}..., which an earlier process had entered")
@@ -344,19 +346,15 @@ class Institution:
         return Closed(plan=request.plan, ledger_sequence=sequence, ledger_head=head)
 
     def _end_expired(self) -> None:
-        if self._taking is not None and self._now() > self._taking.plan.valid_until:
-            self._log(f"plan {self._taking.plan.name} has expired without an end")
-            self._end(self._taking)
+        if self._entered is not None and self._now() > self._entered.plan.valid_until:
+            self._log(f"plan {self._entered.plan.name} has expired without an end")
+            self._end(self._entered)
 
-    def _end(self, taking: _Taking) -> None:
-        self._ledger.close_plan(taking.plan.digest)
-        taking.snapshot.delete()
-        self._snapshot, self._taking = None, None
-
-    def _current(self, plan: str) -> _Taking:
-        if self._taking is None or self._taking.plan.digest != plan:
-            raise _Refused(RefusalCode.OUT_OF_ORDER, "we do not take part in this plan")
-        return self._taking
+    def _end(self, entered: _Entered) -> None:
+        self._ledger.close_plan(entered.plan.digest)
+        self._records.end_plan(entered.taking.digest)
+        entered.taking.snapshot.delete()
+        self._snapshot, self._entered = None, None
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)

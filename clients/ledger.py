@@ -44,6 +44,7 @@ from federation.privacy.ledger_entries import (
     Closed,
     Entry,
     Recorded,
+    Refunded,
     Reserved,
     Spent,
 )
@@ -162,12 +163,15 @@ class Ledger:
             ledger._resources = resources.pop_all()
             return ledger
 
-    def reserve(self, plan: Digest, price: Price, split: Digest, limits: Limits) -> Head:
+    def reserve(
+        self, plan: Digest, price: Price, *, alone: Price, split: Digest, limits: Limits
+    ) -> Head:
         """Sets the full price of a plan aside and returns the new head, once it is durable.
 
         Args:
             plan: digest of a plan never reserved before.
             price: budget units for all rounds and retries of the plan, by population.
+            alone: the same against the coordinator alone; noted, not charged.
             split: digest of the federation's public salt and held-out fraction.
             limits: the institution's limits as they are now.
 
@@ -177,7 +181,7 @@ class Ledger:
             ConfigurationError: the machine refused; nothing was reserved as far as it could tell.
             LedgerCorrupt: another program wrote to the ledger.
         """
-        reserved = Reserved(plan=plan, price=price, split=split)
+        reserved = Reserved(plan=plan, price=price, alone=alone, split=split)
         with self._transaction() as now:
             check_reservation(self._account, reserved, now, limits)
             return self._append(now, reserved)
@@ -193,6 +197,17 @@ class Ledger:
         """
         with self._transaction() as now:
             return self._append(now, spent)
+
+    def refund(self, refunded: Refunded) -> Head:
+        """Takes the charge of an attempt back that was never opened; returns the new head.
+
+        Raises:
+            PrivacyError: no open reservation, or the attempt was not spent or refunded before.
+            ConfigurationError: the machine refused; the attempt stays charged.
+            LedgerCorrupt: another program wrote to the ledger.
+        """
+        with self._transaction() as now:
+            return self._append(now, refunded)
 
     def close_plan(self, plan: Digest) -> Head:
         """Releases what a plan reserved and never spent; returns the new head, once durable.

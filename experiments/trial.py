@@ -25,6 +25,7 @@ from clients.policy import Policy
 from clients.snapshot import take_snapshot
 from experiments.cache import digest_of_files, digest_of_product
 from experiments.entropy import SeededEntropy
+from experiments.plain import plain_sums
 from federation.canonical import public_key_of
 from federation.grid import Role
 from federation.model.exact_auc import auc_of
@@ -180,6 +181,7 @@ def train(federation: Federation, terms: Terms, noise_seed: int) -> Trained:
         for name, table in federation.tables.items()
     )
     with tempfile.TemporaryDirectory() as scratch:
+        entropy = SeededEntropy(f"{terms.epsilon} {noise_seed}")
         done = simulate(
             plan=plan,
             schema=federation.schema,
@@ -188,7 +190,8 @@ def train(federation: Federation, terms: Terms, noise_seed: int) -> Trained:
             out=Path(scratch) / "run",
             watch=lambda _: None,
             inspect=False,
-            entropy=SeededEntropy(f"{terms.epsilon} {noise_seed}"),
+            noise_entropy=entropy,
+            plain=plain_sums(entropy),
         )
     return Trained(card=done.release.card, seconds=done.seconds)
 

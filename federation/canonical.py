@@ -62,16 +62,22 @@ def digest(label: str, *parts: bytes) -> Digest:
         label: what is hashed and the version of its layout, for example "fedscore/plan/1".
         parts: byte strings; each is preceded by its length as 8 little-endian bytes.
     """
-    return Digest(hashlib.sha256(_framed(label, parts)).hexdigest())
+    return Digest(hash_of(label, *parts).hex())
 
 
-def _framed(label: str, parts: Sequence[bytes]) -> bytes:
+def hash_of(label: str, *parts: bytes) -> bytes:
+    """Returns the same as `digest`, as 32 bytes."""
+    return hashlib.sha256(framed(label, *parts)).digest()
+
+
+def framed(label: str, *parts: bytes) -> bytes:
+    """Returns a label and parts, each preceded by its length as 8 little-endian bytes."""
     return b"".join(len(part).to_bytes(8, "little") + part for part in (label.encode(), *parts))
 
 
 def sign(key: Ed25519PrivateKey, label: str, body: bytes) -> str:
     """Returns the Ed25519 signature (RFC 8032) of a labelled body as 128 hexadecimal digits."""
-    return key.sign(_framed(label, (body,))).hex()
+    return key.sign(framed(label, body)).hex()
 
 
 def verify(public_key: str, label: str, body: bytes, signature: str) -> None:
@@ -88,7 +94,7 @@ def verify(public_key: str, label: str, body: bytes, signature: str) -> None:
     """
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
-        key.verify(bytes.fromhex(signature), _framed(label, (body,)))
+        key.verify(bytes.fromhex(signature), framed(label, body))
     except (InvalidSignature, ValueError) as error:
         raise ProtocolError(
             f"The signature under {label} is not valid for the key {public_key[:16]}...: "

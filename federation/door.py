@@ -2,7 +2,7 @@
 
     Contribution -> Clipped -> Gridded -> Noised -> Masked
 
-Each stage is a type, and only the last has an encoder (`federation.messages`). Read from top to
+Each stage is a type, and only the last has an encoder. Read from top to
 bottom, this file is the privacy argument: a person's vector is bounded whatever the row holds, the
 sum is over integers and so exact in any order, noise is added before anything else can see the sum.
 """
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from federation.errors import PrivacyError
 from federation.privacy.discrete_gaussian import sample
 from federation.query import UNITS_PER_ONE, BoundedSum
+from federation.secure_aggregation.words import Masks, Words, masked
 
 MOST_ROWS = 2**20
 """Rows in one block, at most: keeps float64 sums of whole grid units exact (2^20 * 2^16 < 2^53)."""
@@ -91,12 +92,14 @@ class Noised:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Masked:
-    """What may be sent: the noised sum after the masking stage."""
+    """What may be sent: the noised sum under masks, in words."""
 
-    total: NDArray[np.int64]
+    words: Words
 
 
-def answer(query: BoundedSum, people: Iterable[Contribution], *, noise_key: bytes) -> Masked:
+def answer(
+    query: BoundedSum, people: Iterable[Contribution], *, noise_key: bytes, masks: Masks
+) -> Masked:
     """Returns the one thing that may leave: clip, sum in integers, add noise, mask.
 
     Args:
@@ -104,12 +107,13 @@ def answer(query: BoundedSum, people: Iterable[Contribution], *, noise_key: byte
         people: blocks of people; a person lies in one block. May be empty: noise is sent all the
             same.
         noise_key: 32 fresh bytes of this institution's own entropy, used for this answer only.
+        masks: of this attempt.
 
     Raises:
-        PrivacyError: a block does not have the question's columns, or the key is malformed. Never
-            because of what a row holds.
+        PrivacyError: a block does not have the question's columns, there is no mask, or a key is
+            malformed. Never because of what a row holds.
     """
-    return without_mask(add_noise(sum_of(query, people), query, noise_key=noise_key))
+    return mask(add_noise(sum_of(query, people), query, noise_key=noise_key), masks)
 
 
 def sum_of(query: BoundedSum, people: Iterable[Contribution]) -> Gridded:
@@ -242,6 +246,6 @@ def add_noise(total: Gridded, query: BoundedSum, *, noise_key: bytes) -> Noised:
     return Noised(total=total.total + noise)
 
 
-def without_mask(noised: Noised) -> Masked:
-    """Returns the noised sum as it is: masks are not run in this version, and results say so."""
-    return Masked(total=noised.total)
+def mask(noised: Noised, masks: Masks) -> Masked:
+    """Returns the noised sum under the masks of its attempt: uniform words to whoever lacks one."""
+    return Masked(words=masked(noised.total, masks))

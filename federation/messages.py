@@ -1,22 +1,24 @@
 """Every message that may cross the wire, and the one way each becomes bytes.
 
-The list in `Request` and `Reply` is all there is. Only `Masked` sums, refusal codes from a fixed
-list and public digests have an encoding; decoding accepts exactly what encoding makes.
+The list in `Request` and `Reply` is all there is. Of an institution's people only a `Masked` sum
+has an encoding (in `Upload`); the rest are keys, seals, digests, signatures, and refusal codes from
+a fixed list. Decoding accepts exactly what encoding makes.
 """
 
 from enum import StrEnum
 from typing import Final, TypeVar
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from federation.door import Masked
+from federation.canonical import hash_of
 from federation.errors import FedscoreError, ProtocolError
+from federation.message import Message
 from federation.model.scorecard import AdditiveCard
 from federation.query import Question
+from federation.secure_aggregation.session import Announcement
+from federation.secure_aggregation.survivors import Reveal, Revealed, SetSigned, Survivors
+from federation.secure_aggregation.upload import Upload
 
-PROTOCOL_VERSION: Final = 1
 LARGEST_MESSAGE: Final = 2**28
 
 
@@ -30,20 +32,11 @@ class RefusalCode(StrEnum):
     PRICE = "price"
     POLICY = "policy"
     OUT_OF_ORDER = "out-of-order"
+    PEER = "peer"
     UNAVAILABLE = "unavailable"
 
 
-class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """What all messages share: the version of the protocol."""
-
-    version: int = PROTOCOL_VERSION
-
-    def __post_init__(self) -> None:
-        if self.version != PROTOCOL_VERSION:
-            raise ProtocolError(f"Expected protocol version {PROTOCOL_VERSION}.")
-
-
-class Invite(_Message, frozen=True, kw_only=True):
+class Invite(Message, frozen=True, kw_only=True):
     """Coordinator: here is a signed plan; will you take part?
 
     Attributes:
@@ -53,37 +46,103 @@ class Invite(_Message, frozen=True, kw_only=True):
     plan: str
 
 
-class Ask(_Message, frozen=True, kw_only=True):
-    """Coordinator: answer this question of the plan, for this attempt.
+class Begin(Message, frozen=True, kw_only=True):
+    """Coordinator: a session of the plan begins; announce a fresh key.
 
     Attributes:
         plan: digest of the plan.
+        session: 32 bytes, never used before.
+    """
+
+    plan: str
+    session: bytes
+
+
+class Join(Message, frozen=True, kw_only=True):
+    """Coordinator: these announced keys; from here on they are the session.
+
+    Attributes:
+        session: as begun.
+        announcements: in order of the institutions' ids.
+    """
+
+    session: bytes
+    announcements: tuple[Announcement, ...]
+
+
+class Coins(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What each survivor of an opened attempt adds to the audit coin.
+
+    Attributes:
+        context: the attempt's.
+        coins: one for each survivor, in order.
+    """
+
+    context: bytes
+    coins: tuple[bytes, ...]
+
+
+class Open(Message, frozen=True, kw_only=True):
+    """Coordinator: answer this question of the plan, for this attempt.
+
+    Attributes:
+        session: as joined.
         question: which of the plan's questions.
         round: 0 for bins and evaluation, else the training round from 0.
         attempt: 0, or the number of the spare attempt.
         card: the scorecard that a step or an evaluation is about; None for bins.
+        coins: of the attempt that was opened before, None if there is none.
+        signature: the coordinator's, of the attempt's context.
     """
 
-    plan: str
+    session: bytes
     question: Question
     round: int
     attempt: int
     card: AdditiveCard | None
+    coins: Coins | None
+    signature: str
 
 
-class Close(_Message, frozen=True, kw_only=True):
+class Abort(Message, frozen=True, kw_only=True):
+    """Coordinator: this attempt failed; vote that it be given up, if you have released nothing.
+
+    Attributes:
+        context: the attempt's.
+    """
+
+    context: bytes
+
+
+class Refund(Message, frozen=True, kw_only=True):
+    """Coordinator: enough members voted; the attempt was never opened and never will be.
+
+    Attributes:
+        context: the attempt's.
+        voters: places in order.
+        votes: one signature for each.
+    """
+
+    context: bytes
+    voters: tuple[int, ...]
+    votes: tuple[bytes, ...]
+
+
+class Close(Message, frozen=True, kw_only=True):
     """Coordinator: the plan has ended; nothing more of it will be asked.
 
     Attributes:
         plan: digest of the plan.
         release: the signed release, empty if the plan was aborted.
+        coins: of the attempt that was opened last, None if there is none.
     """
 
     plan: str
     release: bytes
+    coins: Coins | None
 
 
-class Accept(_Message, frozen=True, kw_only=True):
+class Accept(Message, frozen=True, kw_only=True):
     """Institution: I reserved the price and take part.
 
     Attributes:
@@ -97,42 +156,63 @@ class Accept(_Message, frozen=True, kw_only=True):
     ledger_head: str
 
 
-class Answer(_Message, frozen=True, kw_only=True):
-    """Institution: my masked, noised sum.
+class Begun(Message, frozen=True, kw_only=True):
+    """Institution: my fresh key of the session.
 
     Attributes:
-        plan: digest of the plan.
-        question: as asked.
-        round: as asked.
-        attempt: as asked.
-        total: little-endian int64 words.
+        session: as begun.
+        announcement: signed.
     """
 
-    plan: str
-    question: Question
-    round: int
-    attempt: int
-    total: bytes
-
-    def vector(self, length: int) -> NDArray[np.int64]:
-        """Returns the sum as int64[length].
-
-        Raises:
-            ProtocolError: another length.
-        """
-        if len(self.total) != 8 * length:
-            raise ProtocolError(f"Expected {length} words, got {len(self.total)} bytes.")
-        return np.frombuffer(self.total, dtype="<i8")
+    session: bytes
+    announcement: Announcement
 
 
-class Refuse(_Message, frozen=True, kw_only=True):
-    """Institution: no. The reason in words stays in its own log."""
+class Joined(Message, frozen=True, kw_only=True):
+    """Institution: I share a secret with each member of the session.
 
-    plan: str
+    Attributes:
+        session: as joined.
+    """
+
+    session: bytes
+
+
+class Voted(Message, frozen=True, kw_only=True):
+    """Institution: I have released nothing for this context and never will.
+
+    Attributes:
+        context: the attempt's.
+        signature: see `federation.secure_aggregation.survivors.abort_body`.
+    """
+
+    context: bytes
+    signature: bytes
+
+
+class Noted(Message, frozen=True, kw_only=True):
+    """Institution: I have seen it.
+
+    Attributes:
+        context: the attempt's.
+    """
+
+    context: bytes
+
+
+class Refuse(Message, frozen=True, kw_only=True):
+    """Institution: no. The reason in words stays in its own log.
+
+    Attributes:
+        code: why.
+        peer: whose upload does not fit, if that is why; empty else.
+    """
+
     code: RefusalCode
+    peer: str = ""
 
 
-class Closed(_Message, frozen=True, kw_only=True):
+class Closed(Message, frozen=True, kw_only=True):
     """Institution: I closed the plan in my ledger."""
 
     plan: str
@@ -140,8 +220,8 @@ class Closed(_Message, frozen=True, kw_only=True):
     ledger_head: str
 
 
-Request = Invite | Ask | Close
-Reply = Accept | Answer | Refuse | Closed
+Request = Invite | Begin | Join | Open | Survivors | Reveal | Abort | Refund | Close
+Reply = Accept | Begun | Joined | Upload | SetSigned | Revealed | Voted | Noted | Closed | Refuse
 
 _M = TypeVar("_M", Request, Reply)
 
@@ -155,15 +235,9 @@ def encode(message: Request | Reply) -> bytes:
     return _encoder.encode(message)
 
 
-def answered(ask: Ask, masked: Masked) -> Answer:
-    """Returns the answer that carries a masked sum; no other stage of the door has an encoder."""
-    return Answer(
-        plan=ask.plan,
-        question=ask.question,
-        round=ask.round,
-        attempt=ask.attempt,
-        total=masked.total.astype("<i8").tobytes(),
-    )
+def model_digest(card: AdditiveCard | None) -> bytes:
+    """Returns the digest of the model that a question is about, 32 bytes."""
+    return hash_of("fedscore/model/2", _encoder.encode(card))
 
 
 def decode_request(data: bytes) -> Request:

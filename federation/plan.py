@@ -19,7 +19,8 @@ from federation.population import Split
 from federation.privacy.accountant import require_target
 from federation.privacy.events import LEAST_SHARE_VARIANCE
 
-PLAN_LABEL: Final = "fedscore/plan/1"
+PLAN_LABEL: Final = "fedscore/plan/2"
+FORMAT: Final = 2
 UNSIGNED: Final = ""
 MOST_ROUNDS: Final = 10_000
 MOST_INSTITUTIONS: Final = 400
@@ -31,14 +32,19 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     Attributes:
         epsilon: in (0, 100], for each population (trained, held out) on its own.
+        epsilon_coordinator_alone: the same if no institution conspires, in (0, epsilon].
         delta: in (0, 1 / people].
     """
 
     epsilon: float
+    epsilon_coordinator_alone: float
     delta: float
 
     def __post_init__(self) -> None:
         require_target(self.epsilon, self.delta)
+        require_target(self.epsilon_coordinator_alone, self.delta)
+        if self.epsilon_coordinator_alone > self.epsilon:
+            raise PrivacyError("Expected epsilon_coordinator_alone to be at most epsilon.")
 
 
 class Noise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,6 +72,8 @@ class Participation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         threshold: t, the institutions whose shares together open a masked sum.
         colluders: c >= 1, how many institutions may conspire with the coordinator.
         spare_attempts: R >= 0, training rounds that may be asked once more after a failure.
+        audited_share: probability with which an institution's answer to a question is computed
+            again, inside it, once the audit coin is drawn; in [0, 1].
 
     Rules: c >= 1, m <= n, m >= t, 2t > n + c (no two different sums can be opened), m - c >= 2.
     """
@@ -75,6 +83,7 @@ class Participation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     threshold: int
     colluders: int
     spare_attempts: int
+    audited_share: float
 
     def __post_init__(self) -> None:
         n, m, t, c = len(self.invited), self.quorum, self.threshold, self.colluders
@@ -88,6 +97,7 @@ class Participation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             (2 * t > n + c, f"2 threshold > institutions + colluders, got 2 x {t} <= {n} + {c}"),
             (m - c >= 2, f"a quorum of at least colluders + 2 = {c + 2}, got {m}"),
             (0 <= self.spare_attempts <= MOST_ROUNDS, "0 to 10000 spare attempts"),
+            (0 <= self.audited_share <= 1, "an audited share in [0, 1]"),
         )
         for holds, rule in rules:
             if not holds:
@@ -133,7 +143,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """One training of one national scorecard, with everything that an institution must weigh.
 
     Attributes:
-        format: version of this layout, 1.
+        format: version of this layout.
         name: what people call this plan.
         federation: identifier of the federation.
         purpose: what the score may be used for; compared with each institution's policy.
@@ -167,8 +177,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     signature: str
 
     def __post_init__(self) -> None:
-        if self.format != 1:
-            raise ConfigurationError(f"Expected a plan of format 1, got {self.format}.")
+        if self.format != FORMAT:
+            raise ConfigurationError(f"Expected a plan of format {FORMAT}, got {self.format}.")
         if not (self.name and self.federation and self.purpose):
             raise ConfigurationError("A plan needs a name, a federation and a purpose.")
         if self.valid_from.tzinfo is None or self.valid_until.tzinfo is None:

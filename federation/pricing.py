@@ -80,27 +80,24 @@ class PlanPrice:
 
     Attributes:
         price: what the ledger charges, by population, against the coordinator and c institutions.
+        alone: the same against the coordinator alone.
         delta: the plan's.
         slack: what the sampler's distance from the exact distribution adds to every statement.
         trained: epsilon of a trained person at `delta`, the sampler's slack included.
         held_out: epsilon of a held-out person, 0 if nobody is held out.
         trained_coordinator_alone: the same if no institution conspires with the coordinator.
         held_out_coordinator_alone: likewise.
-        trained_unmasked: the same against somebody who sees each institution's own sums, with that
-            institution's one share of the noise: the coordinator, as long as masks are not run.
-        held_out_unmasked: likewise.
         events: what is answered, by population, as the accountants see it.
     """
 
     price: Price
+    alone: Price
     delta: Delta
     slack: SamplerSlack
     trained: Epsilon
     held_out: Epsilon
     trained_coordinator_alone: Epsilon
     held_out_coordinator_alone: Epsilon
-    trained_unmasked: Epsilon
-    held_out_unmasked: Epsilon
     events: dict[Population, tuple[GaussianEvents, ...]]
 
     def epsilon_of(self, units: BudgetUnits, delta: Delta) -> Epsilon:
@@ -141,7 +138,7 @@ def price_of(plan: Plan, schema: Schema) -> PlanPrice:
     found: dict[int, dict[Population, tuple[GaussianEvents, ...]]] = {}
     totals: dict[int, dict[Population, BudgetUnits]] = {}
     honest, quorum = plan.participation.honest_shares, plan.participation.quorum
-    for shares in (1, honest, quorum):
+    for shares in (honest, quorum):
         found[shares] = _events(plan, shape, shares)
         totals[shares] = {
             population: BudgetUnits(sum(event.units() for event in events))
@@ -156,14 +153,16 @@ def price_of(plan: Plan, schema: Schema) -> PlanPrice:
             trained=totals[honest][Population.TRAINED],
             held_out=totals[honest][Population.HELD_OUT],
         ),
+        alone=Price(
+            trained=totals[quorum][Population.TRAINED],
+            held_out=totals[quorum][Population.HELD_OUT],
+        ),
         delta=delta,
         slack=slack,
         trained=stated(honest, Population.TRAINED),
         held_out=stated(honest, Population.HELD_OUT),
         trained_coordinator_alone=stated(quorum, Population.TRAINED),
         held_out_coordinator_alone=stated(quorum, Population.HELD_OUT),
-        trained_unmasked=stated(1, Population.TRAINED),
-        held_out_unmasked=stated(1, Population.HELD_OUT),
         events=found[honest],
     )
     dearest = max(priced.trained, priced.held_out)
@@ -171,6 +170,12 @@ def price_of(plan: Plan, schema: Schema) -> PlanPrice:
         raise PrivacyError(
             f"The noise of this plan gives epsilon {dearest:.6g} at delta {delta:g}, more than the "
             f"{epsilon:g} that it promises. Make the plan anew with `fedscore plan new`."
+        )
+    alone = max(priced.trained_coordinator_alone, priced.held_out_coordinator_alone)
+    if not alone <= plan.privacy.epsilon_coordinator_alone:
+        raise PrivacyError(
+            f"The noise of this plan gives epsilon {alone:.6g} against the coordinator alone, more "
+            f"than the {plan.privacy.epsilon_coordinator_alone:g} that it promises."
         )
     return priced
 

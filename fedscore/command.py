@@ -30,11 +30,13 @@ schema_app = typer.Typer(help="The public data contract.", **_SETTINGS)
 plan_app = typer.Typer(help="What is asked, of whom, at what privacy.", **_SETTINGS)
 ledger_app = typer.Typer(help="An institution's privacy budget.", **_SETTINGS)
 release_app = typer.Typer(help="Released scorecards.", **_SETTINGS)
+transcript_app = typer.Typer(help="What the coordinator wrote down.", **_SETTINGS)
 bench_app = typer.Typer(help="How fast this machine is.", **_SETTINGS)
 app.add_typer(schema_app, name="schema")
 app.add_typer(plan_app, name="plan")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(release_app, name="release")
+app.add_typer(transcript_app, name="transcript")
 app.add_typer(bench_app, name="bench")
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -288,6 +290,38 @@ def release_verify(
     if found.plan != expected.digest:
         raise ProtocolError("The release comes from another plan.")
     typer.echo(f"The release comes from plan {expected.name!r} and its coordinator.")
+
+
+@transcript_app.callback()
+def transcript() -> None:
+    """What the coordinator wrote down of a training."""
+
+
+@transcript_app.command("audit")
+def transcript_audit(
+    transcript: Path,
+    *,
+    schema: Annotated[
+        Path | None, typer.Option(help="The schema's TOML: also recompute every model.")
+    ] = None,
+    release: Annotated[
+        Path | None, typer.Option(help="The release that should have come of it.")
+    ] = None,
+    json: _Json = False,
+) -> None:
+    """Recompute what can be recomputed, and say who broke the protocol."""
+    from federation.errors import ProtocolError
+    from federation.transcript_audit import audit
+    from fedscore.tables import audit_tables
+
+    found = audit(
+        _read(transcript),
+        None if schema is None else _schema(schema),
+        None if release is None else _release(release, ""),
+    )
+    _show(found, audit_tables(found), json=json)
+    if found.findings:
+        raise ProtocolError(f"{len(found.findings)} findings: the protocol was not kept.")
 
 
 @bench_app.callback()

@@ -1,18 +1,24 @@
 """Makes a draft plan from a few decisions; the noise follows from the target."""
 
+import math
 import secrets
 from datetime import datetime, timedelta
 
+import msgspec
+
 from federation.errors import ConfigurationError
 from federation.model.score_scale import ScoreScale
-from federation.plan import UNSIGNED, Participation, People, Plan, Target
-from federation.pricing import noise_for
+from federation.plan import FORMAT, UNSIGNED, Participation, People, Plan, Target
+from federation.pricing import noise_for, price_of
 from federation.schema import Schema
 
 STANDARD_SCALE = ScoreScale(points=660, odds=30.0, points_to_double=40, least=300, most=850)
 CHINESE_SCALE = ScoreScale(points=660, odds=30.0, points_to_double=40, least=350, most=950)
 BINS_SHARE = 0.12
 """The part of mu^2 that the binning sum gets; see experiments/README.md for what others cost."""
+
+AUDITED_SHARE = 0.02
+"""An audit costs an institution one answer more; over 20 rounds a third are looked at once."""
 
 
 def default_delta(people: int) -> float:
@@ -82,10 +88,11 @@ def new_plan(
         threshold=smallest_threshold(len(invited), colluders),
         colluders=colluders,
         spare_attempts=spare_attempts,
+        audited_share=AUDITED_SHARE,
     )
     begins = valid_from.replace(microsecond=0)
-    return Plan(
-        format=1,
+    draft = Plan(
+        format=FORMAT,
         name=name,
         federation=federation,
         purpose=purpose,
@@ -101,7 +108,9 @@ def new_plan(
             salt=secrets.token_hex(32) if salt is None else salt,
             held_out_fraction=float(held_out_fraction),
         ),
-        privacy=Target(epsilon=float(epsilon), delta=float(delta)),
+        privacy=Target(
+            epsilon=float(epsilon), epsilon_coordinator_alone=float(epsilon), delta=float(delta)
+        ),
         noise=noise_for(
             schema=schema,
             participation=participation,
@@ -112,4 +121,10 @@ def new_plan(
         ),
         scale=scale,
         signature=UNSIGNED,
+    )
+    price = price_of(draft, schema)
+    alone = max(price.trained_coordinator_alone, price.held_out_coordinator_alone)
+    stated = min(math.ceil(alone * 10**6) / 10**6, draft.privacy.epsilon)
+    return msgspec.structs.replace(
+        draft, privacy=msgspec.structs.replace(draft.privacy, epsilon_coordinator_alone=stated)
     )

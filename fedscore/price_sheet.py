@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 import numpy as np
+from scipy.stats import binom
 
 from federation.model.evaluation import BANDS, band_edges, quality
 from federation.model.score_scale import ScoreScale
@@ -18,6 +19,7 @@ from federation.schema import Schema
 NOMINAL_BAD_RATE: Final = 0.1
 NOMINAL_BIN_SHARE: Final = 0.05
 _NOMINAL_SPREAD: Final = 1.2
+SILENT: Final = (0.001, 0.01, 0.05)
 
 
 class QuestionPrice(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,8 +53,6 @@ class PopulationPrice(msgspec.Struct, frozen=True, kw_only=True):
         units: what the ledger charges, 10^-12 of mu^2.
         epsilon: against the coordinator and c institutions: the headline.
         epsilon_coordinator_alone: if nobody conspires with the coordinator.
-        epsilon_unmasked: against a coordinator that sees single institutions' sums, as it does
-            while masks are not run.
         epsilon_pld: second opinion, by privacy loss distributions, sampler slack excluded.
         epsilon_rdp: third opinion, by Renyi divergences, likewise.
     """
@@ -61,7 +61,6 @@ class PopulationPrice(msgspec.Struct, frozen=True, kw_only=True):
     units: int
     epsilon: float
     epsilon_coordinator_alone: float
-    epsilon_unmasked: float
     epsilon_pld: float
     epsilon_rdp: float
 
@@ -84,6 +83,20 @@ class ExpectedError(msgspec.Struct, frozen=True, kw_only=True):
     auc: float | None
 
 
+class Chance(msgspec.Struct, frozen=True, kw_only=True):
+    """How likely an attempt is to be opened.
+
+    Attributes:
+        silent: chance that an institution does not answer one message, each for itself.
+        attempt: chance that one attempt is opened.
+        training: chance that all questions are opened, spare attempts included.
+    """
+
+    silent: float
+    attempt: float
+    training: float
+
+
 class PriceSheet(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known of a plan before anything runs.
 
@@ -96,6 +109,8 @@ class PriceSheet(msgspec.Struct, frozen=True, kw_only=True):
         collusion_factor: noise is this much larger because c shares may be known: sqrt(m/(m-c)).
         slack_factor: and this much if all n answer where m would do: sqrt(n/m).
         expected: the error to expect.
+        chances: of getting to the end, at several rates of silence. If anybody drops out of an
+            attempt, all others must stay to its end.
     """
 
     plan: str
@@ -106,6 +121,7 @@ class PriceSheet(msgspec.Struct, frozen=True, kw_only=True):
     collusion_factor: float
     slack_factor: float
     expected: ExpectedError
+    chances: tuple[Chance, ...]
 
 
 def price_sheet(plan: Plan, schema: Schema) -> PriceSheet:
@@ -147,7 +163,6 @@ def price_sheet(plan: Plan, schema: Schema) -> PriceSheet:
                 epsilon_coordinator_alone=(
                     price.trained_coordinator_alone if trained else price.held_out_coordinator_alone
                 ),
-                epsilon_unmasked=price.trained_unmasked if trained else price.held_out_unmasked,
                 epsilon_pld=opinions.pld,
                 epsilon_rdp=opinions.rdp,
             )
@@ -162,6 +177,7 @@ def price_sheet(plan: Plan, schema: Schema) -> PriceSheet:
         collusion_factor=math.sqrt(quorum / plan.participation.honest_shares),
         slack_factor=math.sqrt(invited / quorum),
         expected=_expected(plan),
+        chances=tuple(_chance(plan, silent) for silent in SILENT),
     )
 
 
@@ -191,6 +207,27 @@ def _expected(plan: Plan) -> ExpectedError:
         points=log_odds * plan.scale.factor,
         auc=_expected_auc(plan, answers),
     )
+
+
+def _chance(plan: Plan, silent: float) -> Chance:
+    """Returns the chances if each message goes unanswered with one probability, independently.
+
+    An attempt is opened if everybody uploads and t answer the second message; or if k institutions
+    drop out first, at most n - m, t of the others sign the set and all of them stay to the end.
+    """
+    who = plan.participation
+    n, m, t = len(who.invited), who.quorum, who.threshold
+    opened = 0.0
+    for dropped in range(n - m + 1):
+        left = n - dropped
+        chance = float(binom.pmf(dropped, n, silent))
+        if dropped == 0:
+            opened += chance * float(binom.sf(t - 1, left, 1 - silent))
+        else:
+            opened += chance * float(binom.sf(t - 1, left, 1 - silent)) * (1 - silent) ** left
+    once = opened if plan.people.held_out_fraction == 0 else opened**2
+    steps = float(binom.cdf(who.spare_attempts, plan.rounds + who.spare_attempts, 1 - opened))
+    return Chance(silent=silent, attempt=opened, training=once * steps)
 
 
 def _expected_auc(plan: Plan, answers: int) -> float | None:

@@ -23,7 +23,9 @@ from clients.configuration import Configuration
 from clients.home import train_at_home
 from clients.institution import Institution
 from clients.ledger import Ledger
+from clients.records import Records
 from clients.snapshot import Snapshot, take_snapshot
+from federation.canonical import public_key_of
 from federation.errors import ConfigurationError, DataError, ProtocolError
 from federation.grid import Role
 from federation.model.evaluation import Figure
@@ -36,11 +38,17 @@ from federation.pricing import price_of
 from federation.privacy.entropy import KEY_BYTES, Entropy
 from federation.privacy.units import Population
 from federation.schema import Schema
-from server.training import Progress, run_training
+from federation.secure_aggregation.roster import Member as RosterMember
+from federation.secure_aggregation.roster import Roster, roster_toml
+from server.rounds import MaskedSums
+from server.training import Progress, Sums, run_training
 
 RELEASE_FILE: Final = "release.json"
 PLAN_FILE: Final = "plan.toml"
+TRANSCRIPT_FILE: Final = "transcript.jsonl"
+ROSTER_FILE: Final = "roster.toml"
 LEDGERS: Final = "ledgers"
+RECORDS: Final = "records"
 SNAPSHOTS: Final = "snapshots"
 
 
@@ -68,6 +76,10 @@ class InProcess:
             for name, request in requests.items()
             if name in self._institutions
         }
+
+
+PlainSums = Callable[[Plan, Schema, Mapping[str, Institution], Callable[[Progress], None]], Sums]
+"""Makes the sums of an experiment that adds plain integers; only experiments and tests have one."""
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,7 +151,9 @@ def simulate(
     watch: Callable[[Progress], None],
     inspect: bool = True,
     clock: Callable[[], int] = system_clock,
-    entropy: Entropy = system_entropy,
+    noise_entropy: Entropy = system_entropy,
+    mask_entropy: Entropy = system_entropy,
+    plain: PlainSums | None = None,
 ) -> Simulation:
     """Runs a signed plan with all institutions in this process.
 
@@ -153,7 +167,10 @@ def simulate(
         watch: told about progress.
         inspect: whether to train every institution's own card and compute exact figures.
         clock: whole seconds since 1970.
-        entropy: 32 fresh bytes a call; each institution draws its own.
+        noise_entropy: 32 fresh bytes a call, for noise; each institution draws its own.
+        mask_entropy: likewise, for keys and masks.
+        plain: how experiments add plain integers instead of running secure aggregation; None, the
+            only thing that commands say, runs it.
 
     Raises:
         ConfigurationError: `out` exists, or an institution's configuration does not fit.
@@ -174,7 +191,9 @@ def simulate(
             watch=watch,
             inspect=inspect,
             clock=clock,
-            entropy=entropy,
+            noise_entropy=noise_entropy,
+            mask_entropy=mask_entropy,
+            plain=plain,
         )
         shutil.rmtree(unfinished / SNAPSHOTS)
         unfinished.rename(out)
@@ -195,32 +214,51 @@ def _run(
     watch: Callable[[Progress], None],
     inspect: bool,
     clock: Callable[[], int],
-    entropy: Entropy,
+    noise_entropy: Entropy,
+    mask_entropy: Entropy,
+    plain: PlainSums | None,
 ) -> Simulation:
-    (out / LEDGERS).mkdir(mode=0o700)
-    (out / SNAPSHOTS).mkdir(mode=0o700)
+    for directory in (LEDGERS, RECORDS, SNAPSHOTS):
+        (out / directory).mkdir(mode=0o700)
     (out / PLAN_FILE).write_text(plan_toml(plan))
     log: list[str] = []
-    with ExitStack() as ledgers:
+    identities = {one.id: Ed25519PrivateKey.from_private_bytes(mask_entropy()) for one in members}
+    roster = _roster(plan, identities, key, mask_entropy)
+    (out / ROSTER_FILE).write_text(roster_toml(roster))
+    with ExitStack() as files:
         seats = tuple(
             _seat(
                 one,
-                ledgers,
+                files,
+                identity=identities[one.id],
+                roster=roster,
                 schema=schema,
                 split=plan.people.split,
                 out=out,
                 clock=clock,
-                entropy=entropy,
+                noise_entropy=noise_entropy,
+                mask_entropy=mask_entropy,
                 log=log,
             )
             for one in members
         )
+        institutions = {seat.configuration.id: seat.institution for seat in seats}
+        masked = MaskedSums(
+            plan=plan,
+            schema=schema,
+            roster=roster,
+            transport=InProcess(institutions),
+            key=key,
+            entropy=mask_entropy,
+            watch=watch,
+        )
+        sums = masked if plain is None else plain(plan, schema, institutions, watch)
         started = time.perf_counter()
         try:
             data = run_training(
                 plan=plan,
                 schema=schema,
-                transport=InProcess({s.configuration.id: s.institution for s in seats}),
+                sums=sums,
                 key=key,
                 now=datetime.fromtimestamp(clock(), UTC),
                 watch=watch,
@@ -229,6 +267,8 @@ def _run(
             raise ProtocolError("\n".join([str(error), *log])) from error
         seconds = time.perf_counter() - started
         (out / RELEASE_FILE).write_bytes(data)
+        if plain is None:
+            (out / TRANSCRIPT_FILE).write_bytes(masked.transcript.content())
         release = load_release(data)
         looked = [_inspect(seat, plan, schema, release, out) for seat in seats] if inspect else []
     return Simulation(
@@ -240,36 +280,59 @@ def _run(
     )
 
 
+def _roster(
+    plan: Plan,
+    identities: Mapping[str, Ed25519PrivateKey],
+    key: Ed25519PrivateKey,
+    entropy: Entropy,
+) -> Roster:
+    """Returns a roster of all who are invited; whoever has no seat has a key that nobody holds."""
+    keys = {
+        name: identities.get(name) or Ed25519PrivateKey.from_private_bytes(entropy())
+        for name in {*plan.participation.invited, *identities}
+    }
+    members = tuple(RosterMember(id=name, key=public_key_of(keys[name])) for name in sorted(keys))
+    return Roster(federation=plan.federation, members=members, signature="").signed(key)
+
+
 def _seat(
     configuration: Configuration,
-    ledgers: ExitStack,
+    files: ExitStack,
     *,
+    identity: Ed25519PrivateKey,
+    roster: Roster,
     schema: Schema,
     split: Split,
     out: Path,
     clock: Callable[[], int],
-    entropy: Entropy,
+    noise_entropy: Entropy,
+    mask_entropy: Entropy,
     log: list[str],
 ) -> _Seat:
     name = configuration.id
     workspace = out / SNAPSHOTS / name
     workspace.mkdir(mode=0o700)
-    ledger = ledgers.enter_context(Ledger.create(out / LEDGERS / f"{name}.sqlite", clock))
-    institution = Institution(
-        identifier=name,
-        schema=schema,
-        table=Path(configuration.table),
-        not_held=frozenset(configuration.not_held),
-        most_people=configuration.most_people,
-        split=split,
-        policy=configuration.policy,
-        ledger=ledger,
-        workspace=workspace,
-        clock=clock,
-        entropy=entropy,
-        log=lambda text: log.append(f"{name}: {text}"),
-    )
+    ledger = files.enter_context(Ledger.create(out / LEDGERS / f"{name}.sqlite", clock))
+    records = files.enter_context(Records(out / RECORDS / f"{name}.sqlite"))
     try:
+        institution = Institution(
+            identifier=name,
+            identity=identity,
+            roster=roster,
+            schema=schema,
+            table=Path(configuration.table),
+            not_held=frozenset(configuration.not_held),
+            most_people=configuration.most_people,
+            split=split,
+            policy=configuration.policy,
+            ledger=ledger,
+            records=records,
+            workspace=workspace,
+            clock=clock,
+            noise_entropy=noise_entropy,
+            mask_entropy=mask_entropy,
+            log=lambda text: log.append(f"{name}: {text}"),
+        )
         institution.prepare()
     except DataError as error:
         raise DataError(f"{configuration.title} ({name}): {error}") from error

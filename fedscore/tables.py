@@ -8,7 +8,9 @@ from rich.table import Table
 
 from federation.model.evaluation import Figure
 from federation.model.release import Release
-from federation.privacy.ledger_entries import Closed, Recorded, Reserved, Spent
+from federation.privacy.ledger_entries import Closed, Recorded, Refunded, Reserved, Spent
+from federation.privacy.units import Population
+from federation.transcript_audit import Audit
 from fedscore.price_sheet import PriceSheet
 from fedscore.simulation import Simulation
 
@@ -59,10 +61,10 @@ def statement_table(release: Release) -> Table:
     table.add_row("Neighbours", said.neighbours)
     table.add_row("Against", said.against)
     table.add_row(
-        "Against the coordinator, which saw single sums",
-        f"epsilon {said.epsilon_unmasked:g} trained, {said.held_out_epsilon_unmasked:g} held out",
+        "Against the coordinator alone",
+        f"epsilon {said.epsilon_coordinator_alone:g} trained, "
+        f"{said.held_out_epsilon_coordinator_alone:g} held out",
     )
-    table.add_row("Secure aggregation", said.masks)
     table.add_row("Rests on", said.assumption)
     return table
 
@@ -119,8 +121,7 @@ def price_tables(sheet: PriceSheet) -> list[Table]:
     for heading in (
         "People",
         "Epsilon",
-        "Coordinator alone, masked",
-        "Masks not run",
+        "Coordinator alone",
         "PLD",
         "RDP",
         "Budget units",
@@ -131,7 +132,6 @@ def price_tables(sheet: PriceSheet) -> list[Table]:
             one.population.replace("_", " "),
             f"{one.epsilon:.6g}",
             f"{one.epsilon_coordinator_alone:.6g}",
-            f"{one.epsilon_unmasked:.6g}",
             f"{one.epsilon_pld:.6g}",
             f"{one.epsilon_rdp:.6g}",
             f"{one.units:,}",
@@ -164,7 +164,33 @@ def price_tables(sheet: PriceSheet) -> list[Table]:
     )
     error.add_row("Noise for collusion, sqrt(m/(m-c))", f"x{sheet.collusion_factor:.3f}")
     error.add_row("Noise for slack, sqrt(n/m)", f"x{sheet.slack_factor:.3f}")
-    return [cost, asked, error]
+    ending = Table(title="Chance of getting to the end")
+    for heading in ("An institution leaves a message unanswered", "One attempt", "All of it"):
+        ending.add_column(heading, justify="right")
+    for chance in sheet.chances:
+        ending.add_row(f"{chance.silent:.1%}", f"{chance.attempt:.2%}", f"{chance.training:.2%}")
+    return [cost, asked, error, ending]
+
+
+def audit_tables(audit: Audit) -> list[Table]:
+    """Returns what the audit of a transcript found."""
+    summary = Table(title="Audit of a transcript", show_header=False)
+    summary.add_row("Plan", audit.plan)
+    summary.add_row("Attempts, of which opened", f"{audit.attempts}, {audit.opened}")
+    summary.add_row(
+        "Models",
+        "recomputed from the totals" if audit.models else "not checked: name the schema",
+    )
+    summary.add_row("Findings", str(len(audit.findings)) if audit.findings else "none")
+    if not audit.findings:
+        return [summary]
+    findings = Table(title="Who broke the protocol")
+    for heading in ("Line", "Who", "What", "Known from"):
+        findings.add_column(heading)
+    for one in audit.findings:
+        source = "signatures" if one.proven else "the coordinator's word"
+        findings.add_row(str(one.line), one.who, one.what, source)
+    return [summary, findings]
 
 
 class LedgerPlan(msgspec.Struct, kw_only=True):
@@ -174,9 +200,12 @@ class LedgerPlan(msgspec.Struct, kw_only=True):
         plan: digest.
         reserved_trained: set aside for trained people.
         reserved_held_out: set aside for held-out people.
+        alone_trained: what was set aside, if no institution conspires with the coordinator.
+        alone_held_out: likewise.
         spent_trained: answered.
         spent_held_out: answered.
         answers: attempts that were answered.
+        refunds: of these, how many were given up and refunded.
         is_open: whether the reservation still counts in full.
         latest_time: of its last entry, seconds since 1970.
     """
@@ -184,30 +213,45 @@ class LedgerPlan(msgspec.Struct, kw_only=True):
     plan: str
     reserved_trained: int
     reserved_held_out: int
+    alone_trained: int
+    alone_held_out: int
     spent_trained: int = 0
     spent_held_out: int = 0
     answers: int = 0
+    refunds: int = 0
     is_open: bool = True
     latest_time: int = 0
+
+    def add(self, population: Population, units: int) -> None:
+        """Adds to what was spent."""
+        if population is Population.TRAINED:
+            self.spent_trained += units
+        else:
+            self.spent_held_out += units
 
 
 def ledger_rows(entries: Iterable[Recorded]) -> list[LedgerPlan]:
     """Returns a ledger's entries summed by plan, in the order of reservation."""
     plans: dict[str, LedgerPlan] = {}
+    spent: dict[tuple[str, str, int, int], Spent] = {}
     for recorded in entries:
         match recorded.entry:
-            case Reserved(plan=plan, price=price):
+            case Reserved(plan=plan, price=price, alone=alone):
                 plans[plan] = LedgerPlan(
                     plan=plan,
                     reserved_trained=price.trained,
                     reserved_held_out=price.held_out,
+                    alone_trained=alone.trained,
+                    alone_held_out=alone.held_out,
                 )
-            case Spent(plan=plan, population=population, units=units):
-                plans[plan].answers += 1
-                if population == "trained":
-                    plans[plan].spent_trained += units
-                else:
-                    plans[plan].spent_held_out += units
+            case Spent() as paid:
+                spent[paid.plan, paid.question, paid.round, paid.attempt] = paid
+                plans[paid.plan].answers += 1
+                plans[paid.plan].add(paid.population, paid.units)
+            case Refunded(plan=plan, question=question, round=round_, attempt=attempt):
+                paid = spent[plan, question, round_, attempt]
+                plans[plan].refunds += 1
+                plans[plan].add(paid.population, -paid.units)
             case Closed(plan=plan):
                 plans[plan].is_open = False
         plans[recorded.entry.plan].latest_time = recorded.time
@@ -217,16 +261,28 @@ def ledger_rows(entries: Iterable[Recorded]) -> list[LedgerPlan]:
 def ledger_table(rows: list[LedgerPlan]) -> Table:
     """Returns a ledger plan by plan."""
     table = Table(title="Privacy budget, in units of 10^-12 mu^2")
-    for heading in ("Plan", "State", "Answers", "Reserved", "Spent", "Held out: reserved", "Spent"):
-        table.add_column(heading, justify="left" if heading in ("Plan", "State") else "right")
+    headings = ("Plan", "State", "People", "Answers", "Reserved", "Coordinator alone", "Spent")
+    for heading in headings:
+        left = heading in ("Plan", "State", "People")
+        table.add_column(heading, justify="left" if left else "right")
     for row in rows:
         table.add_row(
             row.plan[:16],
             "open" if row.is_open else "closed",
-            str(row.answers),
+            "trained",
+            f"{row.answers}" + (f", {row.refunds} refunded" if row.refunds else ""),
             f"{row.reserved_trained:,}",
+            f"{row.alone_trained:,}",
             f"{row.spent_trained:,}",
+        )
+        table.add_row(
+            "",
+            "",
+            "held out",
+            "",
             f"{row.reserved_held_out:,}",
+            f"{row.alone_held_out:,}",
             f"{row.spent_held_out:,}",
+            end_section=True,
         )
     return table

@@ -12,6 +12,7 @@ from federation.model.binning import evidence
 from federation.model.evaluation import BANDS, quality
 from federation.model.fitting import FitSettings
 from federation.model.release import (
+    FORMAT,
     Bin,
     CardFeature,
     GroupQuality,
@@ -27,7 +28,6 @@ from federation.pricing import PlanPrice
 from federation.schema import ROW_AS_KEY, Schema
 
 PARITY_VECTORS: Final = 24
-NO_MASKS: Final = "masks not run"
 
 
 def make_release(
@@ -57,7 +57,7 @@ def make_release(
     """
     grids = tuple(grid for grid in schema.grids if grid.role is Role.SCORED)
     release = Release(
-        format=1,
+        format=FORMAT,
         federation=plan.federation,
         plan_name=plan.name,
         plan=plan.digest,
@@ -131,16 +131,13 @@ def _statement(plan: Plan, schema: Schema, price: PlanPrice) -> Statement:
         ),
         neighbours="add or remove that person",
         against=(
-            "everybody who sees totals and releases only, together with any "
-            f"{plan.participation.colluders} of the institutions"
+            f"the coordinator together with any {plan.participation.colluders} of the institutions"
         ),
-        epsilon_unmasked=_rounded_up(price.trained_unmasked),
-        held_out_epsilon_unmasked=_rounded_up(price.held_out_unmasked),
-        masks=NO_MASKS,
+        epsilon_coordinator_alone=_rounded_up(price.trained_coordinator_alone),
+        held_out_epsilon_coordinator_alone=_rounded_up(price.held_out_coordinator_alone),
         assumption=(
-            "Computational: noise is expanded by AES-256. As masks were not run, the coordinator "
-            "saw each institution's own sums, with that institution's share of the noise only; "
-            "against it the unmasked figures hold, not the others."
+            "Computational: masks and noise are expanded by AES-256, keys agreed by X25519. Totals "
+            "are opened by secure aggregation (PROTOCOL.md); who was in each is in the transcript."
         ),
     )
 

@@ -15,7 +15,8 @@ from federation.model.score_scale import ScoreScale
 from federation.model.scorecard import AdditiveCard
 from federation.schema import Schema
 
-RELEASE_LABEL: Final = "fedscore/release/1"
+RELEASE_LABEL: Final = "fedscore/release/2"
+FORMAT: Final = 2
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,9 +71,8 @@ class Statement(_Part, frozen=True, kw_only=True):
         unit: whose records are protected.
         neighbours: which two tables are compared.
         against: who may hold everything else.
-        epsilon_unmasked: of a trained person, against whoever saw single institutions' sums.
-        held_out_epsilon_unmasked: of a held-out person, likewise.
-        masks: whether secure aggregation was run.
+        epsilon_coordinator_alone: of a trained person, if no institution conspires with it.
+        held_out_epsilon_coordinator_alone: of a held-out person, likewise.
         assumption: what the promise rests on.
     """
 
@@ -82,9 +82,8 @@ class Statement(_Part, frozen=True, kw_only=True):
     unit: str
     neighbours: str
     against: str
-    epsilon_unmasked: float
-    held_out_epsilon_unmasked: float
-    masks: str
+    epsilon_coordinator_alone: float
+    held_out_epsilon_coordinator_alone: float
     assumption: str
 
 
@@ -130,7 +129,7 @@ class Release(_Part, frozen=True, kw_only=True):
     """A national scorecard. Higher is safer; points = base + the points of each feature's bin.
 
     Attributes:
-        format: version of this layout, 1.
+        format: version of this layout.
         federation: whose it is.
         plan_name: for people.
         plan: digest of the plan it came from.
@@ -172,8 +171,8 @@ class Release(_Part, frozen=True, kw_only=True):
     signature: str
 
     def __post_init__(self) -> None:
-        if self.format != 1:
-            raise ConfigurationError(f"Expected a release of format 1, got {self.format}.")
+        if self.format != FORMAT:
+            raise ConfigurationError(f"Expected a release of format {FORMAT}, got {self.format}.")
         scored = [grid.name for grid in self.grids]
         if [feature.name for feature in self.features] != scored:
             raise ConfigurationError("The release's features are not its schema's.")

@@ -28,19 +28,21 @@ class Reserved:
 
     Attributes:
         plan: the plan's digest. It can be reserved once in the life of a ledger.
-        price: budget units set aside for each population.
+        price: budget units set aside for each population, against coordinator and c institutions.
+        alone: what it would be against the coordinator alone: for the reader, never charged.
         split: digest of the federation's public salt and held-out fraction. One ledger knows one
             split: under another, people trained on would become held out, and their totals add.
     """
 
     plan: Digest
     price: Price
+    alone: Price
     split: Digest
 
     def __post_init__(self) -> None:
         _require_digest("plan", self.plan)
         _require_digest("split", self.split)
-        if not isinstance(self.price, Price):
+        if not isinstance(self.price, Price) or not isinstance(self.alone, Price):
             raise PrivacyError("Expected the price to be a Price.")
 
 
@@ -76,6 +78,30 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refunded:
+    """An attempt was given up by enough votes: its sum was never opened and never can be.
+
+    Attributes:
+        plan: digest of a plan with an open reservation.
+        question: as it was spent.
+        round: likewise.
+        attempt: likewise. It stays used: it is never spent again.
+    """
+
+    plan: Digest
+    question: str
+    round: int
+    attempt: int
+
+    def __post_init__(self) -> None:
+        _require_digest("plan", self.plan)
+        if type(self.question) is not str or not _QUESTION.fullmatch(self.question):
+            raise PrivacyError("Expected a question named by 1 to 40 characters of [a-z0-9-].")
+        require_whole("round", self.round, 0)
+        require_whole("attempt", self.attempt, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Closed:
     """The plan ended: what it reserved and never spent is released, and nothing more is spent."""
 
@@ -85,11 +111,12 @@ class Closed:
         _require_digest("plan", self.plan)
 
 
-Entry = Reserved | Spent | Closed
+Entry = Reserved | Spent | Refunded | Closed
 
-KINDS: dict[str, type[Reserved] | type[Spent] | type[Closed]] = {
+KINDS: dict[str, type[Reserved] | type[Spent] | type[Refunded] | type[Closed]] = {
     "reserved": Reserved,
     "spent": Spent,
+    "refunded": Refunded,
     "closed": Closed,
 }
 

@@ -7,7 +7,7 @@ read again. What a plan is charged, to each population separately:
 | the plan | lifetime total | total of the last 365 days |
 | --- | --- | --- |
 | reserved and not closed (also after a crash) | all it reserved | all it reserved, however old |
-| closed | what it spent | what it spent, while its latest entry is at most 365 days old |
+| closed | what it spent, less refunds | the same, while its latest entry is at most 365 days old |
 
 Time is the institution's own clock and never runs backwards: an entry is stamped with the later of
 the clock and the entry before it. A clock that jumps ahead can only loosen the yearly window, never
@@ -28,6 +28,7 @@ from federation.privacy.ledger_entries import (
     Closed,
     Entry,
     Recorded,
+    Refunded,
     Reserved,
     Spent,
     require_time,
@@ -102,7 +103,8 @@ class PlanAccount:
     latest_time: int
     is_open: bool = True
     spent: dict[Population, int] = field(default_factory=lambda: dict.fromkeys(Population, 0))
-    attempts: set[tuple[str, int, int]] = field(default_factory=set)
+    attempts: dict[tuple[str, int, int], Spent | None] = field(default_factory=dict)
+    """Every attempt that was spent; None once it was refunded."""
 
     def charge(self, population: Population) -> int:
         """Returns what the plan is charged: its price while open, what it spent once closed."""
@@ -253,7 +255,7 @@ def _split_never_changes(account: Account, reserved: Reserved) -> None:
         )
 
 
-def _plan_is_open(account: Account, entry: Spent | Closed) -> None:
+def _plan_is_open(account: Account, entry: Spent | Refunded | Closed) -> None:
     plan = account.plans.get(entry.plan)
     if plan is None or not plan.is_open:
         raise PrivacyError(f"Plan {entry.plan[:16]} has no open reservation.")
@@ -264,6 +266,15 @@ def _attempt_is_new(account: Account, spent: Spent) -> None:
         raise PrivacyError(
             f"Attempt {spent.attempt} of round {spent.round} of {spent.question} of plan "
             f"{spent.plan[:16]} was spent before; another answer to it is refused."
+        )
+
+
+def _attempt_was_spent(account: Account, refunded: Refunded) -> None:
+    key = (refunded.question, refunded.round, refunded.attempt)
+    if account.plans[refunded.plan].attempts.get(key) is None:
+        raise PrivacyError(
+            f"Attempt {refunded.attempt} of round {refunded.round} of {refunded.question} of plan "
+            f"{refunded.plan[:16]} was never spent, or was refunded before."
         )
 
 
@@ -286,6 +297,9 @@ def _check_rules(account: Account, entry: Entry) -> None:
             _plan_is_open(account, entry)
             _attempt_is_new(account, entry)
             _spending_fits_the_reservation(account, entry)
+        case Refunded():
+            _plan_is_open(account, entry)
+            _attempt_was_spent(account, entry)
         case Closed():
             _plan_is_open(account, entry)
         case unreachable:  # pragma: no cover - mypy proves that no kind is forgotten
@@ -303,7 +317,14 @@ def _apply(account: Account, recorded: Recorded) -> None:
         case Spent() as spent:
             plan = account.plans[spent.plan]
             plan.spent[spent.population] += spent.units
-            plan.attempts.add((spent.question, spent.round, spent.attempt))
+            plan.attempts[spent.question, spent.round, spent.attempt] = spent
+        case Refunded() as refunded:
+            plan = account.plans[refunded.plan]
+            key = (refunded.question, refunded.round, refunded.attempt)
+            paid = plan.attempts[key]
+            if paid is not None:  # the rules have seen to it
+                plan.spent[paid.population] -= paid.units
+            plan.attempts[key] = None
         case Closed() as closed:
             plan = account.plans[closed.plan]
             plan.is_open = False

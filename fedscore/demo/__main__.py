@@ -122,7 +122,7 @@ def _train(
             key=key,
             out=out,
             watch=watch,
-            entropy=entropy,
+            noise_entropy=entropy,
         )
 
 

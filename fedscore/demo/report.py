@@ -25,7 +25,6 @@ from federation.privacy.units import UNITS_PER_MU_SQUARED, Epsilon
 from federation.schema import Feature, Schema
 from fedscore.demo.nation import EPSILON_LIFETIME, EPSILON_PER_YEAR
 from fedscore.simulation import Member, Simulation
-from server.release_making import NO_MASKS
 
 TEMPLATE: Final = Path(__file__).with_name("report.html.jinja")
 
@@ -99,7 +98,6 @@ def write_report(demo: Demo, path: Path) -> Path:
         plan=demo.plan,
         run=demo.as_staged,
         release=release,
-        masks_ran=release.statement.masks != NO_MASKS,
         gains=gains_of(demo.as_staged.members),
         columns=tuple(columns_of(demo)),
         runs=(demo.shared_only, demo.as_staged, demo.everything),
@@ -295,7 +293,6 @@ class Cost:
         yearly: what an institution allows within a year.
         lifetime: what it allows ever.
         guess: chance that the best guess whether a person was trained on is right; 0.5 is blind.
-        unmasked_guess: the same for whoever sees one institution's own sums.
     """
 
     reserved: Budget
@@ -303,7 +300,6 @@ class Cost:
     yearly: Budget
     lifetime: Budget
     guess: float
-    unmasked_guess: float
 
 
 def cost_of(demo: Demo) -> Cost:
@@ -321,8 +317,6 @@ def cost_of(demo: Demo) -> Cost:
         yearly=budget(EPSILON_PER_YEAR),
         lifetime=budget(EPSILON_LIFETIME),
         guess=_best_guess(total),
-        # One share of noise where the price counts `honest_shares` of them.
-        unmasked_guess=_best_guess(total * demo.plan.participation.honest_shares),
     )
 
 

@@ -1,0 +1,206 @@
+"""What an institution has said in sessions, durable before it leaves.
+
+For every attempt: that it was seen, and each thing said about it with the bytes that were sent. So
+a repeated request gets the identical bytes, another one a refusal, also after a crash; and no
+session and no attempt begins twice. Beside them the highest ledger sequence each peer signed: a
+peer whose sequence does not grow has gone back to an older ledger.
+"""
+
+import sqlite3
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from clients.ledger_file import CAREFUL, DURABLE, connect, errors_of, lock, set_pragmas
+from federation.canonical import hash_of
+from federation.errors import ProtocolError
+
+_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS session (
+    id BLOB PRIMARY KEY,
+    plan TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS attempt (
+    context BLOB PRIMARY KEY,
+    session BLOB NOT NULL REFERENCES session (id),
+    round INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    UNIQUE (session, round, number)
+) STRICT;
+CREATE TABLE IF NOT EXISTS said (
+    request BLOB PRIMARY KEY,
+    context BLOB NOT NULL REFERENCES attempt (context),
+    what TEXT NOT NULL,
+    reply BLOB NOT NULL,
+    UNIQUE (context, what)
+) STRICT;
+CREATE TABLE IF NOT EXISTS peer (
+    institution TEXT PRIMARY KEY,
+    sequence INTEGER NOT NULL
+) STRICT;
+CREATE TRIGGER IF NOT EXISTS a_release_rules_out_an_abort BEFORE INSERT ON said
+WHEN NEW.what IN ('released', 'abort')
+    AND EXISTS (SELECT 1 FROM said WHERE context = NEW.context AND what IN ('released', 'abort'))
+BEGIN SELECT RAISE(ABORT, 'an attempt is released or given up, never both'); END;
+CREATE TRIGGER IF NOT EXISTS what_was_said_stays BEFORE UPDATE ON said
+BEGIN SELECT RAISE(ABORT, 'what was said is never changed'); END;
+"""
+
+UPLOAD: Final = "upload"
+SET: Final = "set"
+RELEASED: Final = "released"
+ABORT: Final = "abort"
+
+
+class Records:
+    """One institution's records, open; a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens the file, or makes it, mode 0600.
+
+        Args:
+            path: in a private directory that exists. `PATH.lock` beside it is held until `close`.
+
+        Raises:
+            ConfigurationError: another process has it open, or the disk or permissions refuse.
+            LedgerCorrupt: it is damaged.
+        """
+        path = path.resolve()
+        self._path = path
+        with errors_of(path), ExitStack() as resources:
+            lock(path, resources)
+            path.touch(mode=0o600)
+            self._connection = connect(path, "mode=rw", resources)
+            set_pragmas(self._connection, (*CAREFUL, *DURABLE))
+            self._connection.executescript(_TABLES)
+            self._resources = resources.pop_all()
+
+    def begin_session(self, session: bytes, plan: str) -> None:
+        """Notes a session, durably.
+
+        Raises:
+            ProtocolError: it was begun before.
+        """
+        self._write(
+            [("INSERT INTO session (id, plan) VALUES (?, ?)", (session, plan))],
+            refused="This session was begun before.",
+        )
+
+    def begin_attempt(self, context: bytes, *, session: bytes, round_: int, number: int) -> None:
+        """Notes an attempt, durably.
+
+        Raises:
+            ProtocolError: the round and number were seen before in this session.
+        """
+        self._write(
+            [
+                (
+                    "INSERT INTO attempt (context, session, round, number) VALUES (?, ?, ?, ?)",
+                    (context, session, round_, number),
+                )
+            ],
+            refused="This attempt was opened before.",
+        )
+
+    def say(
+        self,
+        what: str,
+        *,
+        context: bytes,
+        request: bytes,
+        reply: bytes,
+        peers: dict[str, int] | None = None,
+    ) -> None:
+        """Notes what is about to be said, and the sequences that peers signed, durably.
+
+        Args:
+            what: UPLOAD, SET, RELEASED or ABORT, each at most once for a context.
+            context: of a noted attempt.
+            request: the bytes that are answered.
+            reply: the bytes that will be sent.
+            peers: ledger sequence of each peer.
+
+        Raises:
+            ProtocolError: it was said before, or rules out what was said before; or a peer's
+                sequence is not above the highest one seen. Nothing is noted.
+        """
+        statements: list[tuple[str, tuple[object, ...]]] = [
+            (
+                "INSERT INTO said (request, context, what, reply) VALUES (?, ?, ?, ?)",
+                (_digest(request), context, what, reply),
+            )
+        ]
+        statements += [
+            (
+                "INSERT INTO peer (institution, sequence) VALUES (?, ?) "
+                "ON CONFLICT (institution) DO UPDATE SET sequence = excluded.sequence",
+                (institution, sequence),
+            )
+            for institution, sequence in (peers or {}).items()
+        ]
+        self._write(statements, refused="This attempt was answered in another way before.")
+
+    def reply_to(self, request: bytes) -> bytes | None:
+        """Returns what was said to the very same request, None if nothing was."""
+        with errors_of(self._path):
+            row = self._connection.execute(
+                "SELECT reply FROM said WHERE request = ?", (_digest(request),)
+            ).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def sequence_of(self, institution: str) -> int:
+        """Returns the highest ledger sequence that a peer has signed, 0 if none."""
+        with errors_of(self._path):
+            row = self._connection.execute(
+                "SELECT sequence FROM peer WHERE institution = ?", (institution,)
+            ).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def end_plan(self, plan: str) -> None:
+        """Forgets what was said in a plan that has ended; its sessions and attempts stay noted."""
+        self._write(
+            [
+                (
+                    "DELETE FROM said WHERE context IN (SELECT context FROM attempt "
+                    "JOIN session ON attempt.session = session.id WHERE plan = ?)",
+                    (plan,),
+                )
+            ],
+            refused="The plan's records cannot be cleared.",
+        )
+
+    def _write(self, statements: list[tuple[str, tuple[object, ...]]], *, refused: str) -> None:
+        with errors_of(self._path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                for statement, values in statements:
+                    self._connection.execute(statement, values)
+            except sqlite3.IntegrityError as error:
+                self._connection.execute("ROLLBACK")
+                raise ProtocolError(refused) from error
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Closes the file and gives the lock back."""
+        self._resources.close()
+
+    def __enter__(self) -> Self:
+        """Returns the open records."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes the records."""
+        self.close()
+
+
+def _digest(request: bytes) -> bytes:
+    return hash_of("fedscore/request/2", request)

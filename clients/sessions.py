@@ -1,0 +1,358 @@
+"""The institution within a session: announce, join, answer attempts, release, vote, audit.
+
+Keys live in memory only. What is said is noted durably before it leaves (`clients.records`), and
+its order is decided by `federation.secure_aggregation.attempt`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from clients import audit
+from clients.records import ABORT, RELEASED, SET, UPLOAD, Records
+from clients.taking import Attempt, Taking
+from federation import canonical, door
+from federation.asking import OPEN_LABEL, Asking, asking
+from federation.errors import ProtocolError
+from federation.messages import (
+    Abort,
+    Begin,
+    Begun,
+    Coins,
+    Join,
+    Joined,
+    Noted,
+    Open,
+    Refund,
+    Reply,
+    Request,
+    Voted,
+    encode,
+)
+from federation.privacy.entropy import Entropy
+from federation.secure_aggregation.attempt import (
+    Signed,
+    Standing,
+    Undecided,
+    on_abort,
+    on_signatures,
+    on_survivors,
+)
+from federation.secure_aggregation.roster import Roster
+from federation.secure_aggregation.session import (
+    Announcing,
+    Session,
+    Terms,
+    announce,
+    at_round,
+    join,
+)
+from federation.secure_aggregation.survivors import (
+    ABORT_LABEL,
+    Checked,
+    PeerFault,
+    Reveal,
+    SetSigned,
+    Survivors,
+    abort_body,
+    checked,
+    reveal,
+    sign_set,
+    valid_signers,
+)
+from federation.secure_aggregation.upload import Sharing, draw_masks, share
+
+
+@dataclass(slots=True, kw_only=True)
+class _Attempt:
+    """The one attempt that is under way."""
+
+    asking: Asking
+    paid: Attempt
+    sharing: Sharing
+    opening: audit.Opening
+    standing: Standing = field(default_factory=Undecided)
+    checked: Checked | None = None
+    set_signature: bytes = b""
+
+
+class Sessions:
+    """One institution's part in the sessions of one plan."""
+
+    def __init__(
+        self,
+        *,
+        identifier: str,
+        identity: Ed25519PrivateKey,
+        roster: Roster,
+        taking: Taking,
+        records: Records,
+        noise_entropy: Entropy,
+        mask_entropy: Entropy,
+        log: Callable[[str], None],
+    ) -> None:
+        """Starts without a session.
+
+        Args:
+            identifier: our id.
+            identity: our Ed25519 identity key.
+            roster: the pinned one.
+            taking: the plan.
+            records: ours, open.
+            noise_entropy: 32 fresh secret bytes a call, for noise.
+            mask_entropy: likewise, for session keys, own masks and shares.
+            log: our own log.
+        """
+        self._identifier = identifier
+        self._identity = identity
+        self._roster = roster
+        self._taking = taking
+        self._records = records
+        self._noise_entropy = noise_entropy
+        self._mask_entropy = mask_entropy
+        self._log = log
+        self._announcing: Announcing | None = None
+        self._session: Session | None = None
+        self._attempt: _Attempt | None = None
+
+    # 1. A session: a fresh key each, then one secret for each pair.
+
+    def begin(self, request: Begin) -> Begun:
+        """Returns our fresh key.
+
+        Raises:
+            ProtocolError: another plan's, or a session that was begun before.
+        """
+        if request.plan != self._taking.digest:
+            raise ProtocolError("We do not take part in this plan.")
+        participation = self._taking.plan.participation
+        terms = Terms(
+            session=request.session,
+            plan=self._taking.plan.digest,
+            roster=self._roster,
+            threshold=participation.threshold,
+            quorum=participation.quorum,
+        )
+        self._records.begin_session(request.session, request.plan)
+        self._announcing = announce(
+            terms, self._identifier, identity=self._identity, session_key=self._mask_entropy()
+        )
+        self._session, self._attempt = None, None
+        return Begun(session=request.session, announcement=self._announcing.announcement)
+
+    def join(self, request: Join) -> Joined:
+        """Returns once we share a secret with each member.
+
+        Raises:
+            ProtocolError: no such session, or announcements that we do not believe.
+        """
+        announcing = self._announcing
+        if announcing is None or announcing.terms.session != request.session:
+            raise ProtocolError("We have not announced a key for this session.")
+        invited = set(self._taking.plan.participation.invited)
+        if not {one.institution for one in request.announcements} <= invited:
+            raise ProtocolError("Somebody whom the plan does not invite announced a key.")
+        self._session = join(announcing, request.announcements)
+        self._announcing = None  # the key is not needed any more
+        return Joined(session=request.session)
+
+    # 2. An attempt: check, pay, note, then look at people and send one masked sum.
+
+    def open(self, request: Open) -> Reply:
+        """Returns the masked sum of one attempt.
+
+        Raises:
+            ProtocolError: no such session, not signed, or not in order.
+            ConfigurationError: a card that does not fit.
+            BudgetExhausted: it is not paid for.
+        """
+        session = self._session
+        if session is None or session.group.terms.session != request.session:
+            raise ProtocolError("We are not in this session.")
+        if request.coins is not None:
+            self.draw_coin(request.coins)
+        plan = self._taking.plan
+        found = asking(plan, self._taking.schema, session.group, request)
+        canonical.verify(plan.coordinator, OPEN_LABEL, found.context, request.signature)
+        session = at_round(session, found.position)
+        self._records.begin_attempt(
+            found.context,
+            session=request.session,
+            round_=found.position,
+            number=request.attempt,
+        )
+        self._attempt = None  # an earlier attempt ends here, whatever becomes of this one
+        paid = (request.question, request.round, request.attempt)
+        sequence, head = self._taking.pay(paid, found.query)
+        self._session = session
+        masking = draw_masks(
+            session, context=found.context, bits=found.bits, own_mask=self._mask_entropy()
+        )
+        noise_key = self._noise_entropy()
+        masked = door.answer(
+            found.query,
+            self._taking.people(request.question, request.card),
+            noise_key=noise_key,
+            masks=masking.masks,
+        )
+        sharing, upload = share(
+            masking,
+            masked.words,
+            share_key=self._mask_entropy(),
+            noise=audit.noise_commitment(noise_key),
+            ledger_sequence=sequence,
+            ledger_head=head,
+            identity=self._identity,
+        )
+        self._say(UPLOAD, request, upload, found.context)
+        self._attempt = _Attempt(
+            asking=found,
+            paid=paid,
+            sharing=sharing,
+            opening=audit.Opening(
+                header=sharing.header,
+                masking=masking,
+                query=found.query,
+                question=request.question,
+                card=request.card,
+                noise_key=noise_key,
+            ),
+        )
+        return upload
+
+    # 3. Survivors: one set at most, then shares and seeds for it, or a vote to give up.
+
+    def survivors(self, request: Survivors) -> Reply:
+        """Returns our signature on the set, or what opens the total if everybody uploaded.
+
+        Raises:
+            ProtocolError: not the attempt under way, or not the one set that we may sign.
+            PeerFault: an upload does not fit.
+        """
+        attempt = self._current(request.context)
+        session = attempt.sharing.masking.session
+        group = session.group
+        standing = on_survivors(
+            attempt.standing,
+            request.survivors,
+            members=len(group.members),
+            quorum=group.terms.quorum,
+            place=session.place,
+        )
+        found = checked(attempt.sharing, request)
+        peers = self._grown(found)
+        signature = sign_set(found, self._identity)
+        if isinstance(standing, Signed):
+            reply: Reply = SetSigned(context=request.context, signature=signature)
+            self._say(SET, request, reply, request.context, peers)
+        else:
+            reply = reveal(found, signature)
+            self._say(RELEASED, request, reply, request.context, peers)
+        attempt.standing, attempt.checked = standing, found
+        attempt.set_signature = signature
+        return reply
+
+    def _grown(self, found: Checked) -> dict[str, int]:
+        """Returns each peer's ledger sequence, all of them above what that peer signed before."""
+        peers = {one.institution: one.ledger_sequence for one in found.headers}
+        del peers[self._identifier]
+        for institution, sequence in peers.items():
+            seen = self._records.sequence_of(institution)
+            if sequence <= seen:
+                raise PeerFault(
+                    institution, f"its ledger has {sequence} entries and had {seen} before."
+                )
+        return peers
+
+    def reveal(self, request: Reveal) -> Reply:
+        """Returns what opens the total over the set that we signed.
+
+        Raises:
+            ProtocolError: not the attempt under way, no set signed, or too few signatures.
+        """
+        attempt = self._current(request.context)
+        if attempt.checked is None:
+            raise ProtocolError("We have not signed a set of survivors.")
+        group = attempt.sharing.masking.session.group
+        signers = valid_signers(group, attempt.checked.body, request)
+        standing = on_signatures(attempt.standing, signers, threshold=group.terms.threshold)
+        reply = reveal(attempt.checked, attempt.set_signature)
+        self._say(RELEASED, request, reply, request.context)
+        attempt.standing = standing
+        return reply
+
+    def abort(self, request: Abort) -> Reply:
+        """Returns our vote that the attempt be given up.
+
+        Raises:
+            ProtocolError: not the attempt under way, or we have released something for it.
+        """
+        attempt = self._current(request.context)
+        standing = on_abort(attempt.standing)
+        signature = canonical.sign(self._identity, ABORT_LABEL, abort_body(request.context))
+        reply = Voted(context=request.context, signature=bytes.fromhex(signature))
+        self._say(ABORT, request, reply, request.context)
+        attempt.standing = standing
+        return reply
+
+    def refund(self, request: Refund) -> Noted:
+        """Takes the charge of an attempt back on proof that it was never opened.
+
+        Raises:
+            ProtocolError: not the attempt under way, or too few valid votes.
+        """
+        attempt = self._current(request.context)
+        group = attempt.sharing.masking.session.group
+        voters = list(request.voters)
+        if voters != sorted(set(voters)) or len(voters) != len(request.votes):
+            raise ProtocolError("Expected voters in order, each once, with one vote each.")
+        if len(voters) < group.terms.threshold:
+            raise ProtocolError(
+                f"{len(voters)} votes are fewer than the threshold {group.terms.threshold}."
+            )
+        for place, vote in zip(request.voters, request.votes, strict=True):
+            group.require_signed(place, ABORT_LABEL, abort_body(request.context), vote)
+        self._taking.refund(attempt.paid)
+        self._attempt = None
+        self._log(f"attempt {attempt.paid} was given up and refunded")
+        return Noted(context=request.context)
+
+    # 4. The audit coin: is this attempt looked at again, inside this institution?
+
+    def draw_coin(self, coins: Coins) -> None:
+        """Draws the audit coin; if it falls on us, answers the question again and compares.
+
+        Nothing happens if the coins are of an attempt whose total we had no part in.
+
+        Raises:
+            ProtocolError: these are not what the survivors' headers said.
+        """
+        attempt = self._attempt
+        if attempt is None or attempt.asking.context != coins.context or attempt.checked is None:
+            return
+        coin = audit.coin_of_attempt(coins.context, attempt.checked.headers, coins.coins)
+        self._attempt = None
+        place = attempt.sharing.masking.session.place
+        if audit.falls_on(coin, place, self._taking.plan.participation.audited_share):
+            people = self._taking.people(attempt.opening.question, attempt.opening.card)
+            matches = audit.repeats(attempt.opening, people)
+            said = "gives the upload again" if matches else "DOES NOT GIVE THE UPLOAD AGAIN"
+            self._log(f"audit of {attempt.paid}: the seed with the snapshot {said}")
+
+    def _current(self, context: bytes) -> _Attempt:
+        if self._attempt is None or self._attempt.asking.context != context:
+            raise ProtocolError("This attempt is not under way.")
+        return self._attempt
+
+    def _say(
+        self,
+        what: str,
+        request: Request,
+        reply: Reply,
+        context: bytes,
+        peers: dict[str, int] | None = None,
+    ) -> None:
+        self._records.say(
+            what, context=context, request=encode(request), reply=encode(reply), peers=peers
+        )

@@ -1,0 +1,337 @@
+"""Checks a transcript: recomputes what follows from it, and says who broke the protocol.
+
+Whoever has the file can do this: no key and no data are needed. What a transcript cannot show is
+what a total was really made of; what it can is that institutions signed what the coordinator says
+they signed, and that the models, up to the release, follow from the totals that it names.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from federation import canonical
+from federation.asking import OPEN_LABEL, Asking, asking_of
+from federation.errors import ConfigurationError, FedscoreError, ProtocolError
+from federation.grid import Role
+from federation.messages import model_digest
+from federation.model.card_fit import CardFit
+from federation.model.release import Release
+from federation.model.scorecard import AdditiveCard
+from federation.plan import Plan, load_plan
+from federation.pricing import bins_sum, evaluation_sum, stddev_of_total
+from federation.query import UNITS_PER_ONE, BoundedSum, Question
+from federation.schema import Schema
+from federation.secure_aggregation.roster import Roster, load_roster
+from federation.secure_aggregation.session import Group, Terms
+from federation.secure_aggregation.survivors import (
+    ABORT_LABEL,
+    SET_LABEL,
+    abort_body,
+    headers_digest,
+    set_body,
+)
+from federation.secure_aggregation.upload import HEADER_LABEL, commitment_to
+from federation.transcript import (
+    TRANSCRIPT_LABEL,
+    Attempted,
+    Ended,
+    Joint,
+    Planned,
+    ended_body,
+    read_line,
+)
+
+COORDINATOR: Final = "coordinator"
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that breaks the protocol.
+
+    Attributes:
+        line: of the transcript, from 1.
+        who: "coordinator" or the id of an institution.
+        what: in words.
+        proven: whether signatures in the transcript prove it; else the coordinator says so.
+    """
+
+    line: int
+    who: str
+    what: str
+    proven: bool
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True):
+    """What an audit found.
+
+    Attributes:
+        plan: digest of the plan.
+        attempts: that were made.
+        opened: totals that were opened.
+        models: whether the models were recomputed from the totals (that needs the schema).
+        findings: what breaks the protocol, in order.
+    """
+
+    plan: str
+    attempts: int
+    opened: int
+    models: bool
+    findings: tuple[Finding, ...]
+
+
+def audit(content: bytes, schema: Schema | None, release: Release | None) -> Audit:
+    """Returns what a transcript shows.
+
+    Args:
+        content: of the file.
+        schema: that the plan names; None leaves the models unchecked.
+        release: that should have come of it, None leaves it unchecked.
+
+    Raises:
+        ConfigurationError: not a transcript: a line that does not decode, no plan at its beginning,
+            or another schema than the plan's.
+    """
+    lines = content.split(b"\n")
+    if lines[-1] == b"":
+        lines.pop()
+    try:
+        parsed = [read_line(line) for line in lines]
+        first = parsed[0]
+        if not isinstance(first, Planned):
+            raise ConfigurationError("This is not a transcript: it does not begin with a plan.")
+        reading = _Reading(load_plan(first.plan), load_roster(first.roster), schema)
+    except (msgspec.DecodeError, IndexError) as error:
+        raise ConfigurationError(f"This is not a transcript: {error}.") from error
+    reading.check_authority()
+    ended: Ended | None = None
+    for number, line in enumerate(parsed[1:], start=2):
+        reading.line = number
+        if ended is not None or isinstance(line, Planned):
+            reading.blame(COORDINATOR, "a line that does not belong here")
+        elif isinstance(line, Joint):
+            reading.join(line)
+        elif isinstance(line, Attempted):
+            reading.attempt(line)
+        else:
+            ended = line
+            reading.end(line, lines[: number - 1], release)
+    if ended is None:
+        reading.blame(COORDINATOR, "the transcript has no end: lines may be missing")
+    return reading.audit()
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What is known after the lines so far."""
+
+    plan: Plan
+    roster: Roster
+    schema: Schema | None
+    line: int = 1
+    group: Group | None = None
+    fit: CardFit | None = None
+    attempts: int = 0
+    opened: dict[tuple[Question, int], int] = field(default_factory=dict)
+    last: dict[Question, tuple[int, int]] = field(default_factory=dict)
+    sequences: dict[str, int] = field(default_factory=dict)
+    sessions: set[bytes] = field(default_factory=set)
+    findings: list[Finding] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.schema is not None and self.schema.digest != self.plan.schema:
+            raise ConfigurationError("The transcript's plan was made for another schema.")
+
+    def audit(self) -> Audit:
+        return Audit(
+            plan=self.plan.digest,
+            attempts=self.attempts,
+            opened=len(self.opened),
+            models=self.schema is not None,
+            findings=tuple(self.findings),
+        )
+
+    def blame(self, who: str, what: str, *, proven: bool = True) -> None:
+        self.findings.append(Finding(line=self.line, who=who, what=what, proven=proven))
+
+    def _holds(self, check: Callable[[], object], who: str, what: str) -> None:
+        try:
+            check()
+        except FedscoreError as error:
+            self.blame(who, f"{what}: {error}")
+
+    def check_authority(self) -> None:
+        self._holds(self.plan.require_signed, COORDINATOR, "the plan")
+        coordinator = self.plan.coordinator
+        self._holds(lambda: self.roster.require_signed_by(coordinator), COORDINATOR, "the roster")
+
+    def join(self, line: Joint) -> None:
+        self.group = None
+        if line.session in self.sessions:
+            self.blame(COORDINATOR, "a session that was begun before")
+        self.sessions.add(line.session)
+        try:
+            terms = Terms(
+                session=line.session,
+                plan=self.plan.digest,
+                roster=self.roster,
+                threshold=self.plan.participation.threshold,
+                quorum=self.plan.participation.quorum,
+            )
+            self.group = Group.of(terms, line.announcements)
+        except ProtocolError as error:
+            self.blame(COORDINATOR, f"the session: {error}")
+
+    def attempt(self, line: Attempted) -> None:
+        self.attempts += 1
+        try:
+            self._attempt(line)
+        except FedscoreError as error:
+            self.blame(COORDINATOR, str(error))
+        for fault in line.faults:
+            accuser = f"{fault.accuser} says: " if fault.accuser else ""
+            self.blame(fault.institution, f"{accuser}{fault.what}", proven=False)
+
+    def _attempt(self, line: Attempted) -> None:
+        if self.group is None:
+            raise ProtocolError("an attempt outside any valid session")
+        members = self.group.members
+        asking = asking_of(
+            self.plan,
+            self.group,
+            self._query(line),
+            round_=line.round,
+            attempt=line.attempt,
+            model=line.model,
+        )
+        canonical.verify(self.plan.coordinator, OPEN_LABEL, asking.context, line.signature)
+        self._require_order(line)
+        places = range(len(members))
+        if (
+            list(line.uploaded) != sorted(set(line.uploaded) & set(places))
+            or len(line.headers) != len(line.uploaded)
+            or len(line.signers) != len(line.set_signatures)
+            or len(line.voters) != len(line.votes)
+        ):
+            raise ProtocolError("places, headers and signatures do not belong together")
+        for place, header in zip(line.uploaded, line.headers, strict=True):
+            if header.institution != members[place]:
+                raise ProtocolError(f"a header of {members[place]} names somebody else")
+            body = header.body(asking.context)
+            self.group.require_signed(place, HEADER_LABEL, body, header.signature)
+            if header.ledger_sequence <= self.sequences.get(members[place], 0):
+                self.blame(members[place], "its ledger did not grow between two signed headers")
+            self.sequences[members[place]] = header.ledger_sequence
+        self._check_ending(line, asking)
+        self._check_model(line)
+
+    def _query(self, line: Attempted) -> BoundedSum:
+        variance = {
+            Question.BINS: self.plan.noise.bins,
+            Question.STEP: self.plan.noise.step,
+            Question.EVALUATION: self.plan.noise.evaluation,
+        }
+        query = BoundedSum(
+            question=line.question, columns=line.columns, share_variance=variance[line.question]
+        )
+        if self.schema is not None:
+            known = {
+                Question.BINS: bins_sum(self.plan, self.schema),
+                Question.EVALUATION: evaluation_sum(self.plan, self.schema),
+            }
+            if known.get(line.question, query) != query:
+                raise ProtocolError("the question does not have the schema's columns")
+        return query
+
+    def _require_order(self, line: Attempted) -> None:
+        which = (line.question, line.round)
+        if which in self.opened:
+            self.blame(COORDINATOR, f"{line.question} {line.round} was opened before")
+        number = (line.round, line.attempt)
+        if number <= self.last.get(line.question, (-1, -1)):
+            self.blame(COORDINATOR, "an attempt that is not after the last one")
+        self.last[line.question] = number
+        questions = 2 + self.plan.rounds
+        if self.attempts > questions + self.plan.participation.spare_attempts:
+            self.blame(COORDINATOR, "more attempts than the plan prices")
+
+    def _check_ending(self, line: Attempted, asking: Asking) -> None:
+        if self.group is None:
+            return
+        who = self.plan.participation
+        set_signed = set_body(
+            asking.context, line.uploaded, headers_digest(line.headers, asking.context)
+        )
+        for place, signature in zip(line.signers, line.set_signatures, strict=True):
+            self.group.require_signed(place, SET_LABEL, set_signed, signature)
+        for place, vote in zip(line.voters, line.votes, strict=True):
+            self.group.require_signed(place, ABORT_LABEL, abort_body(asking.context), vote)
+        everybody = len(line.uploaded) == len(self.group.members)
+        for place in set(line.signers) & set(line.voters):
+            if everybody:  # then a signature comes with shares
+                self.blame(self.group.members[place], "it voted to give up what it had released")
+        if not line.total:
+            return
+        self.opened[line.question, line.round] = self.line
+        if len(line.total) != sum(line.columns):
+            self.blame(COORDINATOR, "a total of another length than the question's")
+        if len(line.uploaded) < who.quorum:
+            self.blame(COORDINATOR, "a total of fewer institutions than the quorum")
+        if len(set(line.signers)) < who.threshold:
+            self.blame(COORDINATOR, "a total whose set fewer than the threshold signed")
+        if len(set(line.voters)) >= who.threshold:
+            self.blame(COORDINATOR, "a total of an attempt that was given up")
+        if len(line.coins) != len(line.headers) or any(
+            commitment_to(coin) != header.own_mask
+            for coin, header in zip(line.coins, line.headers, strict=False)
+        ):
+            self.blame(COORDINATOR, "coins that are not what the headers committed to")
+
+    def _check_model(self, line: Attempted) -> None:
+        """Compares the model with what follows from the totals, and takes the total in."""
+        if self.schema is None:
+            return
+        if line.model != model_digest(self._expected(line.question)):
+            self.blame(COORDINATOR, "the model does not follow from the totals before it")
+        if not line.total:
+            return
+        values = np.array(line.total, dtype=np.int64) / UNITS_PER_ONE
+        answers = len(line.uploaded)
+        if line.question is Question.BINS:
+            self.fit = CardFit.begin(
+                grids=tuple(grid for grid in self.schema.grids if grid.role is Role.SCORED),
+                counts=values,
+                count_stddev=stddev_of_total(self.plan.noise.bins, answers),
+                residual_stddev=stddev_of_total(self.plan.noise.step, answers),
+                rounds=self.plan.rounds,
+            )
+        elif line.question is Question.STEP and self.fit is not None:
+            self.fit = self.fit.after(values)
+
+    def _expected(self, question: Question) -> AdditiveCard | None:
+        if question is Question.BINS:
+            return None
+        if self.fit is None:
+            raise ProtocolError("a question about a model before any bins")
+        if question is Question.STEP:
+            return self.fit.to_ask()
+        return self.fit.in_points(self.plan.scale)
+
+    def end(self, line: Ended, before: list[bytes], release: Release | None) -> None:
+        self._holds(
+            lambda: canonical.verify(
+                self.plan.coordinator,
+                TRANSCRIPT_LABEL,
+                ended_body(before, line.release),
+                line.signature,
+            ),
+            COORDINATOR,
+            "the end of the transcript",
+        )
+        if release is None:
+            return
+        if release.digest != line.release or release.plan != self.plan.digest:
+            self.blame(COORDINATOR, "the release is not the one that the transcript ends with")
+        elif self.fit is not None and release.card != self.fit.in_points(self.plan.scale):
+            self.blame(COORDINATOR, "the released card does not follow from the totals")
