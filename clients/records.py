@@ -39,10 +39,9 @@ CREATE TABLE IF NOT EXISTS peer (
     institution TEXT PRIMARY KEY,
     sequence INTEGER NOT NULL
 ) STRICT;
-CREATE TRIGGER IF NOT EXISTS a_release_rules_out_an_abort BEFORE INSERT ON said
-WHEN NEW.what IN ('released', 'abort')
-    AND EXISTS (SELECT 1 FROM said WHERE context = NEW.context AND what IN ('released', 'abort'))
-BEGIN SELECT RAISE(ABORT, 'an attempt is released or given up, never both'); END;
+CREATE TRIGGER IF NOT EXISTS a_release_or_a_vote_is_the_last_word BEFORE INSERT ON said
+WHEN EXISTS (SELECT 1 FROM said WHERE context = NEW.context AND what IN ('released', 'abort'))
+BEGIN SELECT RAISE(ABORT, 'what was released or given up is over'); END;
 CREATE TRIGGER IF NOT EXISTS what_was_said_stays BEFORE UPDATE ON said
 BEGIN SELECT RAISE(ABORT, 'what was said is never changed'); END;
 """
@@ -172,17 +171,13 @@ class Records:
 
     def _write(self, statements: list[tuple[str, tuple[object, ...]]], *, refused: str) -> None:
         with errors_of(self._path):
-            self._connection.execute("BEGIN IMMEDIATE")
             try:
-                for statement, values in statements:
-                    self._connection.execute(statement, values)
+                with self._connection:  # commits at its end, rolls back on whatever is raised
+                    self._connection.execute("BEGIN IMMEDIATE")
+                    for statement, values in statements:
+                        self._connection.execute(statement, values)
             except sqlite3.IntegrityError as error:
-                self._connection.execute("ROLLBACK")
                 raise ProtocolError(refused) from error
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
 
     def close(self) -> None:
         """Closes the file and gives the lock back."""

@@ -14,7 +14,7 @@ from clients.records import ABORT, RELEASED, SET, UPLOAD, Records
 from clients.taking import Attempt, Taking
 from federation import canonical, door
 from federation.asking import OPEN_LABEL, Asking, asking
-from federation.errors import ProtocolError
+from federation.errors import ConfigurationError, PrivacyError, ProtocolError
 from federation.messages import (
     Abort,
     Begin,
@@ -163,8 +163,7 @@ class Sessions:
         """Returns the masked sum of one attempt.
 
         Raises:
-            ProtocolError: no such session, not signed, or not in order.
-            ConfigurationError: a card that does not fit.
+            ProtocolError: no such session, not in the plan, not signed, or not in order.
             BudgetExhausted: it is not paid for.
         """
         session = self._session
@@ -173,7 +172,10 @@ class Sessions:
         if request.coins is not None:
             self.draw_coin(request.coins)
         plan = self._taking.plan
-        found = asking(plan, self._taking.schema, session.group, request)
+        try:
+            found = asking(plan, self._taking.schema, session.group, request)
+        except (ConfigurationError, PrivacyError, OverflowError) as error:
+            raise ProtocolError(f"The plan does not ask this: {error}") from error
         canonical.verify(plan.coordinator, OPEN_LABEL, found.context, request.signature)
         session = at_round(session, found.position)
         self._records.begin_attempt(
@@ -315,7 +317,7 @@ class Sessions:
             group.require_signed(place, ABORT_LABEL, abort_body(request.context), vote)
         self._taking.refund(attempt.paid)
         self._attempt = None
-        self._log(f"attempt {attempt.paid} was given up and refunded")
+        self._log(f"{_named(attempt.paid)} was given up and refunded")
         return Noted(context=request.context)
 
     # 4. The audit coin: is this attempt looked at again, inside this institution?
@@ -338,7 +340,7 @@ class Sessions:
             people = self._taking.people(attempt.opening.question, attempt.opening.card)
             matches = audit.repeats(attempt.opening, people)
             said = "gives the upload again" if matches else "DOES NOT GIVE THE UPLOAD AGAIN"
-            self._log(f"audit of {attempt.paid}: the seed with the snapshot {said}")
+            self._log(f"audit of {_named(attempt.paid)}: the seed with the snapshot {said}")
 
     def _current(self, context: bytes) -> _Attempt:
         if self._attempt is None or self._attempt.asking.context != context:
@@ -356,3 +358,9 @@ class Sessions:
         self._records.say(
             what, context=context, request=encode(request), reply=encode(reply), peers=peers
         )
+
+
+def _named(paid: Attempt) -> str:
+    """Returns an attempt as the log calls it."""
+    question, round_, number = paid
+    return f"attempt {number} at {question} {round_}"

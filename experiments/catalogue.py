@@ -2,13 +2,14 @@
 
 from typing import Any, Final
 
-from experiments import plots, tables
+from experiments import mask_report, plots, tables
 from experiments.bank_results import Banks
 from experiments.banks import run_banks
 from experiments.comparison import Comparison, run_comparison
 from experiments.confirmation import Confirmation, run_confirmation
 from experiments.datasets import GMSC, TAIWAN
 from experiments.experiment import Experiment
+from experiments.masks import MaskCosts, run_masks
 from experiments.rounds import Rounds, run_rounds
 from experiments.thin_files import ThinFiles, run_thin_files
 
@@ -69,10 +70,26 @@ NATION: Final = Experiment(
     tables={"nation": tables.thin_files},
     plot=plots.thin_files,
 )
+MASKS: Final = Experiment(
+    name="masks",
+    question="What do masks cost, beside other systems and beside what the machine allows?",
+    minutes=10,
+    kind=MaskCosts,
+    run=run_masks,
+    answer=mask_report.answer,
+    tables={
+        "masks_upload": mask_report.uploads,
+        "masks_opening": mask_report.openings,
+        "masks_schemes": mask_report.schemes,
+        "masks_rounds": mask_report.rounds,
+        "masks_demo": mask_report.demo,
+    },
+    plot=mask_report.plot,
+)
 
 # Experiments differ in the type of their result, which their own functions agree on.
 EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
-    one.name: one for one in (COMPARISON, CONFIRMATION, ROUNDS, BANKS, NATION)
+    one.name: one for one in (COMPARISON, CONFIRMATION, ROUNDS, BANKS, NATION, MASKS)
 }
 
 

@@ -59,10 +59,14 @@ class Setting:
         """Tells how many steps there will be, for the bar."""
         self._bar.update(self._bar.task_ids[0], total=steps)
 
+    def advance(self) -> None:
+        """Moves the bar by one step whose result is not kept, as times never are."""
+        self._bar.advance(self._bar.task_ids[0])
+
     def step(self, made_from: Mapping[str, object], kind: type[T], compute: Callable[[], T]) -> T:
         """Returns one result, from the cache if it is there, and moves the bar."""
         found = self.cache.remember(made_from, kind, compute)
-        self._bar.advance(self._bar.task_ids[0])
+        self.advance()
         return found
 
     def last(self, kind: type[R]) -> R | None:

@@ -67,7 +67,11 @@ def digest(label: str, *parts: bytes) -> Digest:
 
 def hash_of(label: str, *parts: bytes) -> bytes:
     """Returns the same as `digest`, as 32 bytes."""
-    return hashlib.sha256(framed(label, *parts)).digest()
+    found = hashlib.sha256()
+    for part in (label.encode(), *parts):  # as `framed`, but a large part is not copied
+        found.update(len(part).to_bytes(8, "little"))
+        found.update(part)
+    return found.digest()
 
 
 def framed(label: str, *parts: bytes) -> bytes:

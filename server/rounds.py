@@ -4,7 +4,7 @@
 does not fit is left out and written to the transcript with the name of whoever sent it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -270,6 +270,8 @@ class MaskedSums:
                 encoded[id(request)] = encode(request)
         sent = {name: encoded[id(request)] for name, request in requests.items()}
         for name, reply in self._transport.exchange(sent).items():
+            if name not in sent:
+                continue
             try:
                 found[name] = decode_reply(reply)
             except ProtocolError:  # who sends what is no reply has not answered
@@ -315,7 +317,6 @@ class _Attempt:
         )
         self.uploads: dict[int, Upload] = {}
         self.why = ""
-        self._answered: tuple[int, ...] = ()
         self._set_signatures: dict[int, bytes] = {}
         self._votes: dict[int, bytes] = {}
         self._faults: list[Fault] = []
@@ -343,14 +344,16 @@ class _Attempt:
         return None
 
     def _collect(self) -> None:
-        """Takes every upload that fits; leaves out both of a pair whose masks do not cancel."""
+        """Takes every upload that fits and cancels; who was left out is not asked, and not paid."""
         members = self._group.members
         nbytes = self.asking.query.length * self.asking.bits // 8
-        for name, reply in self._sums._exchange(self._open, members).items():
+        asked = tuple(
+            name for place, name in enumerate(members) if place not in self._sums._left_out
+        )
+        for name, reply in self._sums._exchange(self._open, asked).items():
             place = members.index(name)
             if not isinstance(reply, Upload):
                 continue
-            self._answered = (*self._answered, place)
             try:
                 require_fits(self._group, self.asking.context, place, reply, nbytes)
             except PeerFault as fault:
@@ -358,9 +361,10 @@ class _Attempt:
             else:
                 self.uploads[place] = reply
         everybody = Collected(self._group, self.asking.context, self.asking.bits, self.uploads)
-        for low, high in everybody.disagreements():
+        pairs = everybody.disagreements()
+        for low, high in pairs:
             self._note(members[low], members[high], "the seeds of this pair differ.")
-            self._sums._left_out |= {low, high}
+        self._leave_out(pairs)
         for place in self._sums._left_out:
             self.uploads.pop(place, None)
 
@@ -396,9 +400,10 @@ class _Attempt:
         return revealed
 
     def _by_place(self, replies: Mapping[str, Reply]) -> dict[int, Reply]:
-        """Returns replies by place; notes whoever accuses a peer: both sit out from here on."""
+        """Returns replies by place; notes whoever accuses a peer."""
         members = self._group.members
         found = {members.index(name): reply for name, reply in replies.items()}
+        accused: list[tuple[int, int]] = []
         for place, reply in found.items():
             if (
                 isinstance(reply, Refuse)
@@ -406,8 +411,24 @@ class _Attempt:
                 and reply.peer in members
             ):
                 self._note(reply.peer, members[place], "its upload does not fit, the peer says.")
-                self._sums._left_out |= {place, members.index(reply.peer)}
+                accused.append((place, members.index(reply.peer)))
+        self._leave_out(accused)
         return found
+
+    def _leave_out(self, at_odds: Sequence[tuple[int, int]]) -> None:
+        """Leaves out both of each pair that is at odds, from here on: one of the two is at fault.
+
+        Whoever is at odds with more than c others is at odds with an honest one, and so at fault
+        for certain: the others of these pairs stay.
+        """
+        with_whom: dict[int, set[int]] = {}
+        for one, other in at_odds:
+            with_whom.setdefault(one, set()).add(other)
+            with_whom.setdefault(other, set()).add(one)
+        colluders = self._sums._plan.participation.colluders
+        at_fault = {place for place, others in with_whom.items() if len(others) > colluders}
+        for pair in at_odds:
+            self._sums._left_out |= at_fault & set(pair) or set(pair)
 
     def _note_signatures(self, collected: Collected, replies: Mapping[int, Reply]) -> None:
         for place, reply in replies.items():
@@ -424,10 +445,9 @@ class _Attempt:
 
     def give_up(self) -> bool:
         """Returns whether enough members voted that nothing was opened; then all are told so."""
-        members = self._group.members
-        names = tuple(members[place] for place in self._answered)
+        members = self._group.members  # also who did not answer: an upload may have been lost
         context = self.asking.context
-        replies = self._by_place(self._sums._exchange(Abort(context=context), names))
+        replies = self._by_place(self._sums._exchange(Abort(context=context), members))
         for place, reply in sorted(replies.items()):
             if isinstance(reply, Voted) and reply.context == context:
                 try:
@@ -443,7 +463,7 @@ class _Attempt:
         refund = Refund(
             context=context, voters=tuple(self._votes), votes=tuple(self._votes.values())
         )
-        self._sums._exchange(refund, names)
+        self._sums._exchange(refund, members)
         return True
 
     def line(self, opened: Opened | None) -> Attempted:

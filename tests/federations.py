@@ -3,9 +3,12 @@
 Everything is deterministic: fixed keys, a clock that stands still, seeded tables and entropy. A
 whole training of four institutions takes a fraction of a second:
 
-    done = federation(tmp_path).run(entropy=SeededEntropy(1))
+    done = federation(tmp_path).run(noise_entropy=SeededEntropy(1))
+
+`tests.exchanges` speaks to its institutions by messages.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,24 +25,19 @@ from clients.configuration import Configuration
 from clients.institution import Institution
 from clients.ledger import Ledger
 from clients.policy import Policy
+from clients.records import Records
+from federation import door
+from federation.asking import sum_for
 from federation.canonical import public_key_of
-from federation.messages import (
-    Accept,
-    Answer,
-    Ask,
-    Invite,
-    Reply,
-    Request,
-    decode_reply,
-    encode,
-)
+from federation.messages import Accept, Invite, Reply, Request, decode_reply, encode
 from federation.model.scorecard import AdditiveCard
 from federation.plan import Plan, plan_toml
 from federation.privacy.entropy import Entropy
 from federation.query import Question
 from federation.schema import Schema, load_schema
+from federation.secure_aggregation.roster import Member, Roster
 from fedscore.planning import new_plan
-from fedscore.simulation import InProcess, Simulation, simulate
+from fedscore.simulation import InProcess, PlainSums, Simulation, simulate
 from server.training import Progress
 from tests.entropy import SeededEntropy
 
@@ -213,12 +211,30 @@ def open_policy(plan: Plan, **changes: Any) -> Policy:
     return Policy(**{**settings, **changes})
 
 
+def identity_of(name: str) -> Ed25519PrivateKey:
+    """Returns the identity key of an institution, always the same."""
+    seed = hashlib.sha256(f"fedscore test identity {name}".encode()).digest()
+    return Ed25519PrivateKey.from_private_bytes(seed)
+
+
+def roster_of(plan: Plan) -> Roster:
+    """Returns the roster of all whom a plan invites, signed by `KEY`."""
+    members = tuple(
+        Member(id=name, key=public_key_of(identity_of(name))) for name in plan.participation.invited
+    )
+    return Roster(federation=plan.federation, members=members, signature="").signed(KEY)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seat:
-    """One institution, open, with its ledger and its own log."""
+    """One institution, open, with its ledger, its records and its own log."""
 
+    name: str
     institution: Institution
     ledger: Ledger
+    records: Records
+    noise_entropy: Entropy
+    mask_entropy: SeededEntropy
     log: list[str]
 
     def send(self, request: Request | bytes) -> Reply:
@@ -241,12 +257,15 @@ class Seat:
         round_: int = 0,
         attempt: int = 0,
     ) -> np.ndarray:
-        """Asks one question that must be answered; returns int64[length]."""
-        reply = self.send(
-            Ask(plan=plan.digest, question=question, round=round_, attempt=attempt, card=card)
-        )
-        assert isinstance(reply, Answer), (reply, self.log)
-        return np.frombuffer(reply.total, dtype="<i8")
+        """Returns int64[length]: what the institution would mask, which never leaves it.
+
+        It is paid for and noised by the product, in the product's order; only masks are left out.
+        """
+        taking = self.institution.taking
+        query = sum_for(plan, taking.schema, question, card)
+        taking.pay((question, round_, attempt), query)
+        people = door.sum_of(query, taking.people(question, card))
+        return door.add_noise(people, query, noise_key=self.noise_entropy()).total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,7 +280,8 @@ class Federation:
     def run(
         self,
         *,
-        entropy: Entropy | None = None,
+        noise_entropy: Entropy | None = None,
+        plain: PlainSums | None = None,
         inspect: bool = False,
         out: str = "out",
         watch: Callable[[Progress], None] = ignore,
@@ -276,7 +296,9 @@ class Federation:
             watch=watch,
             inspect=inspect,
             clock=clock,
-            entropy=SeededEntropy(0) if entropy is None else entropy,
+            noise_entropy=SeededEntropy(0) if noise_entropy is None else noise_entropy,
+            mask_entropy=SeededEntropy("masks"),
+            plain=plain,
         )
 
     @contextmanager
@@ -284,38 +306,50 @@ class Federation:
         self,
         *,
         entropy: Callable[[str], Entropy] = SeededEntropy,
+        roster: Roster | None = None,
         time: Callable[[], int] = clock,
         out: str = "seats",
     ) -> Iterator[dict[str, Seat]]:
         """Yields the institutions themselves, by name, to speak to one by one.
 
+        Entered again after it was left, it is the restart of all of them: new processes, the old
+        ledgers and records.
+
         Args:
-            entropy: makes the entropy of one institution, given its name.
+            entropy: makes the noise entropy of one institution, given its name.
+            roster: that all have pinned; `roster_of` the plan if not said.
             time: their clock.
-            out: new directory for ledgers and snapshots.
+            out: directory for ledgers, records and snapshots.
         """
-        (self.directory / out).mkdir()
-        with ExitStack() as ledgers:
+        (self.directory / out).mkdir(exist_ok=True)
+        pinned = roster_of(self.plan) if roster is None else roster
+        with ExitStack() as files:
             yield {
-                member.id: self._seat(member, out, entropy(member.id), time, ledgers)
+                member.id: self._seat(member, pinned, out, entropy(member.id), time, files)
                 for member in self.members
             }
 
     def _seat(
         self,
         member: Configuration,
+        roster: Roster,
         out: str,
         entropy: Entropy,
         time: Callable[[], int],
-        ledgers: ExitStack,
+        files: ExitStack,
     ) -> Seat:
         workspace = self.directory / out / member.id
-        workspace.mkdir(mode=0o700)
+        workspace.mkdir(mode=0o700, exist_ok=True)
         path = workspace / "ledger.sqlite"
-        ledger = ledgers.enter_context(Ledger.create(path, time))
+        opened = Ledger.open if path.exists() else Ledger.create
+        ledger = files.enter_context(opened(path, time))
+        records = files.enter_context(Records(workspace / "records.sqlite"))
+        masks = SeededEntropy(f"masks {member.id} {ledger.head()}")
         log: list[str] = []
         institution = Institution(
             identifier=member.id,
+            identity=identity_of(member.id),
+            roster=roster,
             schema=self.schema,
             table=Path(member.table),
             not_held=frozenset(member.not_held),
@@ -323,13 +357,23 @@ class Federation:
             split=self.plan.people.split,
             policy=member.policy,
             ledger=ledger,
+            records=records,
             workspace=workspace,
             clock=time,
-            entropy=entropy,
+            noise_entropy=entropy,
+            mask_entropy=masks,
             log=log.append,
         )
         institution.prepare()
-        return Seat(institution=institution, ledger=ledger, log=log)
+        return Seat(
+            name=member.id,
+            institution=institution,
+            ledger=ledger,
+            records=records,
+            noise_entropy=entropy,
+            mask_entropy=masks,
+            log=log,
+        )
 
 
 def federation(

@@ -5,7 +5,7 @@
 It holds masked sums and learns the sum over the survivors. Who sent what does not fit is named.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -191,7 +191,7 @@ class Collected:
 
         Raises:
             ProtocolError: they are too few.
-            PeerFault: an own mask is not what its owner's header says.
+            PeerFault: shares are of no own mask, or not of the one that its owner's header says.
         """
         if self._dropped and set(revealed) != set(self.survivors):
             raise ProtocolError("All survivors must release their seeds with those who dropped.")
@@ -201,7 +201,7 @@ class Collected:
         basis = shamir.Basis.of(holders)
         shares = [_parts(revealed[place].shares, shamir.SHARE_BYTES) for place in holders]
         own_masks = [
-            self._own_mask(owner, basis.secret(of_owner))
+            self._own_mask(owner, basis, of_owner)
             for owner, of_owner in zip(self.survivors, zip(*shares, strict=True), strict=True)
         ]
         words = [
@@ -216,9 +216,14 @@ class Collected:
             total=from_words(total), coins=tuple(coin_of(own_mask) for own_mask in own_masks)
         )
 
-    def _own_mask(self, owner: int, own_mask: bytes) -> bytes:
+    def _own_mask(self, owner: int, basis: shamir.Basis, shares: Sequence[bytes]) -> bytes:
+        peer = self.group.members[owner]
+        try:
+            own_mask = basis.secret(shares)
+        except ProtocolError as error:
+            raise PeerFault(peer, str(error)) from error
         if commitment_to(coin_of(own_mask)) != self.uploads[owner].header.own_mask:
-            raise PeerFault(self.group.members[owner], "its shares are not of its own mask.")
+            raise PeerFault(peer, "its shares are not of its own mask.")
         return own_mask
 
     def _left_over(self, revealed: Mapping[int, Revealed]) -> tuple[list[bytes], list[bytes]]:

@@ -1,6 +1,7 @@
 """The roster: who the institutions of a federation are, and the keys by which they are known."""
 
 import re
+from functools import cached_property
 from typing import Final
 
 import msgspec
@@ -31,7 +32,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ConfigurationError("roster: expected an id and a key of 64 hexadecimal digits.")
 
 
-class Roster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Roster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """All institutions of a federation, signed by its coordinator and pinned by each institution.
 
     Whoever an institution's own copy does not name does not exist for it: a plan that invites a
@@ -57,9 +58,9 @@ class Roster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         del fields["signature"]
         return canonical.canonical_json(fields)
 
-    @property
+    @cached_property
     def digest(self) -> Digest:
-        """Over everything but the signature."""
+        """Over everything but the signature. Each announcement of a session has it: made once."""
         return canonical.digest(ROSTER_LABEL, self._body())
 
     def signed(self, key: Ed25519PrivateKey) -> "Roster":

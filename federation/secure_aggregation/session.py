@@ -26,6 +26,16 @@ from federation.secure_aggregation.roster import Roster
 ID_BYTES: Final = 32
 ANNOUNCEMENT_LABEL: Final = "fedscore/session-key/2"
 _SEED_BYTES: Final = 32
+_KEY_BYTES: Final = 32
+_CURVE: Final = 2**255 - 19
+_LOW_ORDER: Final = (
+    0,
+    1,
+    325606250916557431795983626356110631294008115727848805560023387167927233504,
+    39382357235489614581723060781553021112529911719440698176882885853963445705823,
+    _CURVE - 1,
+)
+"""The u-coordinates of order 1, 2, 4 and 8: with them every key agrees on zero (RFC 7748, 6.1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +143,9 @@ class Group:
         """Returns the group of these announcements, each one checked.
 
         Raises:
-            ProtocolError: not in order, somebody twice or not in the roster, a key twice, a
-                signature that is not its owner's, or fewer members than the quorum.
+            ProtocolError: not in order, somebody twice or not in the roster, a key twice or
+                malformed or of low order, a signature that is not its owner's, or fewer members
+                than the quorum.
         """
         members = [one.institution for one in announcements]
         if members != sorted(set(members)) or len(members) < terms.quorum:
@@ -146,6 +157,8 @@ class Group:
             raise ProtocolError("Two institutions announced the same key: masks would cancel.")
         identities = []
         for one in announcements:
+            if not _is_usable(one.key):
+                raise ProtocolError(f"{one.institution} announced no usable key.")
             identity = terms.roster.key_of(one.institution)
             if identity is None:
                 raise ProtocolError(f"{one.institution} is not in our roster.")
@@ -175,6 +188,12 @@ class Group:
         if not 0 <= place < len(self.members):
             raise ProtocolError(f"There is no member {place} in this session.")
         canonical.verify(self.identities[place], label, body, signature.hex())
+
+
+def _is_usable(key: bytes) -> bool:
+    """Returns whether bytes are an X25519 key in its one form, and not one of low order."""
+    u = int.from_bytes(key, "little")
+    return len(key) == _KEY_BYTES and u < _CURVE and u not in _LOW_ORDER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +238,7 @@ def join(state: Announcing, announcements: Sequence[Announcement]) -> Session:
         announcements: everybody's, ours among them, in order of their ids.
 
     Raises:
-        ProtocolError: as `Group.of`; ours is missing or changed; a key is of low order.
+        ProtocolError: as `Group.of`; ours is missing or changed.
     """
     group = Group.of(state.terms, announcements)
     if state.announcement not in announcements:
@@ -230,10 +249,7 @@ def join(state: Announcing, announcements: Sequence[Announcement]) -> Session:
         if peer == place:
             chains.append(b"")
             continue
-        try:
-            agreed = state.secret.exchange(X25519PublicKey.from_public_bytes(one.key))
-        except ValueError as error:
-            raise ProtocolError(f"{one.institution} announced no usable key.") from error
+        agreed = state.secret.exchange(X25519PublicKey.from_public_bytes(one.key))
         low, high = sorted((place, peer))
         info = framed("fedscore/chain/2", place_bytes(low), place_bytes(high))
         chains.append(HKDF(hashes.SHA256(), _SEED_BYTES, group.digest, info).derive(agreed))

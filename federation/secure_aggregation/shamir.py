@@ -6,6 +6,7 @@ The first prime above 2^256, so that every 32-byte secret is an element of the f
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Final
 
 from federation.errors import PrivacyError, ProtocolError
@@ -47,8 +48,8 @@ def split(secret: bytes, *, threshold: int, holders: int, key: bytes) -> tuple[b
 def _value_at(x: int, highest_first: Sequence[int]) -> bytes:
     value = 0
     for coefficient in highest_first:
-        value = (value * x + coefficient) % PRIME
-    return value.to_bytes(SHARE_BYTES, "little")
+        value = value * x + coefficient  # x is small: to reduce once is faster than every time
+    return (value % PRIME).to_bytes(SHARE_BYTES, "little")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +74,10 @@ class Basis:
         points = [holder + 1 for holder in holders]
         if not points or len(set(points)) != len(points) or min(points) < 1:
             raise ProtocolError("Shares are put together from distinct holders.")
-        everything = 1
-        for x in points:
-            everything = everything * x % PRIME
+        everything = prod(points)
         weights = []
         for x in points:
-            below = x
-            for other in points:
-                if other != x:
-                    below = below * (other - x) % PRIME
+            below = x * prod(other - x for other in points if other != x)
             weights.append(everything * pow(below, -1, PRIME) % PRIME)
         return cls(tuple(holders), tuple(weights))
 

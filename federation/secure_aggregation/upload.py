@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -99,7 +99,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     own_mask: bytes
     leaves: bytes
     noise: bytes
-    ledger_sequence: int
+    ledger_sequence: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
     ledger_head: str
     signature: bytes
 
@@ -113,7 +113,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             self.own_mask,
             self.leaves,
             self.noise,
-            self.ledger_sequence.to_bytes(8, "little", signed=True),
+            self.ledger_sequence.to_bytes(8, "little"),
             self.ledger_head.encode(),
         )
 

@@ -54,7 +54,7 @@ def word_type(bits: int) -> "np.dtype[np.unsignedinteger]":
 
 def to_words(total: NDArray[np.int64], bits: int) -> Words:
     """Returns whole numbers modulo 2^bits, a copy."""
-    return total.astype(np.uint64).astype(word_type(bits))
+    return total.astype(word_type(bits))
 
 
 def from_words(words: Words) -> NDArray[np.int64]:

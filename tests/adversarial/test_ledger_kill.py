@@ -19,6 +19,7 @@ from federation.privacy.ledger_entries import (
     Closed,
     Entry,
     Recorded,
+    Refunded,
     Reserved,
     Spent,
 )
@@ -31,6 +32,7 @@ LONGEST_LIFE_SECONDS = 0.012
 LIMITS = Limits(lifetime=BudgetUnits(2**60), yearly=BudgetUnits(2**60))
 SPLIT = digest("test/split")
 PRICE = Price(trained=BudgetUnits(90), held_out=BudgetUnits(50))
+ALONE = Price(trained=BudgetUnits(60), held_out=BudgetUnits(30))
 
 
 def noon() -> int:
@@ -38,9 +40,9 @@ def noon() -> int:
 
 
 def entries_of_one_plan(life: int, number: int) -> list[Entry]:
-    """A reservation, seven attempts on both populations and, for every other plan, its end."""
+    """A reservation, seven attempts on both populations, two of them refunded, and an end or none."""
     plan = digest("test/plan", life.to_bytes(4, "big"), number.to_bytes(4, "big"))
-    entries: list[Entry] = [Reserved(plan=plan, price=PRICE, split=SPLIT)]
+    entries: list[Entry] = [Reserved(plan=plan, price=PRICE, alone=ALONE, split=SPLIT)]
     for round in range(7):
         population = Population.HELD_OUT if round % 3 == 2 else Population.TRAINED
         entries.append(
@@ -53,6 +55,8 @@ def entries_of_one_plan(life: int, number: int) -> list[Entry]:
                 units=BudgetUnits(round + 1),
             )
         )
+        if round in (1, 5):
+            entries.append(Refunded(plan=plan, question="train", round=round, attempt=life % 2))
     return entries if number % 2 else [*entries, Closed(plan=plan)]
 
 
@@ -63,9 +67,13 @@ def live(path: Path, life: int, pipe: int) -> None:
         for entry in entries_of_one_plan(life, number):
             match entry:
                 case Reserved():
-                    sequence, head = ledger.reserve(entry.plan, entry.price, entry.split, LIMITS)
+                    sequence, head = ledger.reserve(
+                        entry.plan, entry.price, alone=entry.alone, split=entry.split, limits=LIMITS
+                    )
                 case Spent():
                     sequence, head = ledger.spend(entry)
+                case Refunded():
+                    sequence, head = ledger.refund(entry)
                 case Closed():
                     sequence, head = ledger.close_plan(entry.plan)
             os.write(pipe, f"{sequence} {head}\n".encode())
@@ -99,10 +107,15 @@ def acknowledged_before_the_kill(
 
 
 def spent_units(entries: tuple[Recorded, ...], population: Population) -> int:
+    """Returns what was spent and not refunded."""
+    found = [recorded.entry for recorded in entries]
+    back = {(e.plan, e.round, e.attempt) for e in found if isinstance(e, Refunded)}
     return sum(
-        recorded.entry.units
-        for recorded in entries
-        if isinstance(recorded.entry, Spent) and recorded.entry.population is population
+        entry.units
+        for entry in found
+        if isinstance(entry, Spent)
+        and entry.population is population
+        and (entry.plan, entry.round, entry.attempt) not in back
     )
 
 

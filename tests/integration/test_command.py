@@ -1,5 +1,6 @@
 """The command line as a person meets it: what works, and what each mistake is answered with."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -12,9 +13,21 @@ import pyarrow.parquet as pq
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from federation.messages import Open
 from federation.plan import plan_toml
+from federation.pricing import price_of
+from federation.privacy.units import Population
 from fedscore import command
-from tests.federations import _SMALL, KEY, OTHER_KEY, names, small_schema, small_table
+from tests.exchanges import Wire, silent, train
+from tests.federations import (
+    _SMALL,
+    KEY,
+    OTHER_KEY,
+    federation,
+    names,
+    small_schema,
+    small_table,
+)
 
 
 @pytest.fixture
@@ -97,17 +110,29 @@ def test_a_newcomer_gets_from_schema_to_scores_by_the_commands_alone(place, feds
     code, out, err = simulated(fedscore, "--json")
     assert code == 0, err
     simulation = json.loads(out)
-    assert simulation["release"]["statement"]["masks"] == "masks not run"
+    against = "the coordinator together with any 1 of the institutions"
+    assert simulation["release"]["statement"]["against"] == against
     assert len(simulation["members"]) == 4
+    assert {path.name for path in Path("out").iterdir()} == {
+        "plan.toml", "release.json", "roster.toml", "transcript.jsonl", "ledgers", "records",
+    }  # fmt: skip
     for ledger in sorted(Path("out/ledgers").glob("*.sqlite")):
         assert fedscore("ledger", "verify", str(ledger))[0] == 0
     code, out, _ = fedscore("ledger", "show", "out/ledgers/bank-00.sqlite", "--json")
     row = json.loads(out)[0]
     assert row["reserved_trained"] == price["populations"][0]["units"]
+    assert 0 < row["alone_trained"] < row["reserved_trained"]
+    assert (row["answers"], row["refunds"]) == (5, 0)
     assert not row["is_open"]
     release = "out/release.json"
     assert fedscore("release", "verify", release, "--plan", "plan.toml")[0] == 0
-    assert "masks not run" in fedscore("release", "show", release)[1]
+    shown = " ".join(fedscore("release", "show", release)[1].split())
+    assert against in shown
+    assert "Against the coordinator alone" in shown
+    audit = ("transcript", "audit", "out/transcript.jsonl", "--schema", "schema.toml")
+    code, out, err = fedscore(*audit, "--release", release, "--json")
+    assert code == 0, err
+    assert json.loads(out)["findings"] == []
     code, out, err = fedscore("score", release, "table.parquet", "--out", "scores.parquet")
     assert code == 0, err
     assert pq.read_metadata("scores.parquet").num_rows == 900
@@ -121,9 +146,49 @@ def test_tables_for_people_name_epsilon_with_delta_unit_neighbours_and_adversary
         "delta",
         "one person at one institution",
         "add or remove",
-        "totals and releases only",
+        "the coordinator together with any 1 of the institutions",
+        "Against the coordinator alone",
+        "secure aggregation",
     ):
-        assert words in out
+        assert words in " ".join(out.replace("│", " ").split())
+
+
+def test_a_price_names_the_chances_of_getting_to_the_end(place, fedscore):
+    signed_plan(fedscore)
+    arguments = ("plan", "price", "plan.toml", "--schema", "schema.toml")
+    code, out, err = fedscore(*arguments)
+    assert code == 0, err
+    assert "Chance of getting to the end" in out
+    assert "Coordinator alone" in out
+    chances = json.loads(fedscore(*arguments, "--json")[1])["chances"]
+    assert [one["silent"] for one in chances] == [0.001, 0.01, 0.05]
+    for earlier, later in itertools.pairwise(chances):
+        assert 1 > earlier["attempt"] > later["attempt"] > 0
+        assert 1 > earlier["training"] > later["training"] > 0
+    for one in chances:
+        assert f"{one['attempt']:.2%}" in out
+        assert f"{one['training']:.2%}" in out
+
+
+def test_a_ledger_shows_what_was_answered_refunded_and_would_be_owed_to_the_coordinator_alone(
+    place, fedscore
+):
+    built = federation(place)
+    with built.seats() as seats:
+        train(built, Wire(seats, unheard=silent("bank-02", to=Open, at=1)))
+    path = str(place / "seats" / "bank-00" / "ledger.sqlite")
+    (row,) = json.loads(fedscore("ledger", "show", path, "--json")[1])
+    price = price_of(built.plan, built.schema)
+    assert (row["answers"], row["refunds"]) == (6, 1)
+    assert row["alone_trained"] == price.alone.trained
+    assert row["alone_held_out"] == price.alone.held_out
+    step = price.events[Population.TRAINED][1].units_each()
+    assert row["spent_trained"] == price.price.trained - step  # the spare attempt is not charged
+    code, out, _ = fedscore("ledger", "show", path)
+    assert code == 0
+    for figure in ("1 refunded", f"{price.alone.trained:,}", f"{row['spent_trained']:,}"):
+        assert figure in out
+    assert fedscore("ledger", "verify", path)[0] == 0
 
 
 def test_a_draft_schema_does_not_load_before_a_person_has_confirmed_it(place, fedscore):
@@ -220,7 +285,11 @@ def test_an_epsilon_that_is_no_promise_is_refused_when_a_plan_is_drafted(place, 
         ("delta = 1e-06", "delta = 0.5", "at most 1 / people.national"),
         ("national = 1000", "national = 10", "people.national"),
         ('salt = "', 'salt = "x', "salt"),
-        ("format = 1", "format = 2", "format"),
+        ("format = 2", "format = 1", "format"),
+        ("format = 2", "format = 3", "format"),
+        ("audited_share = 0.02", "audited_share = 1.5", "an audited share in [0, 1]"),
+        ("epsilon_coordinator_alone = ", "epsilon_coordinator_alone = 9", "at most epsilon"),
+        ("epsilon_coordinator_alone = ", "epsilon_coordinator_alone = 0.", "coordinator alone"),
     ],
 )
 def test_an_edited_plan_is_refused_by_every_command_that_reads_it(

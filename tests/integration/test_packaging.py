@@ -25,7 +25,7 @@ done = federation(pathlib.Path(sys.argv[1])).run()
 owners = importlib.metadata.packages_distributions()
 ours = [name for name in sys.modules if name.partition(".")[0] in {PACKAGES}]
 print(json.dumps({{
-    "masks": done.release.statement.masks,
+    "against": done.release.statement.against,
     "owners": {{name: owners[name] for name in {PACKAGES}}},
     "files": sorted({{str(pathlib.Path(sys.modules[name].__file__).parent) for name in ours}}),
 }}))
@@ -86,6 +86,6 @@ def test_the_wheel_runs_outside_the_checkout_in_an_empty_environment(wheel, tmp_
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["masks"] == "masks not run"
+    assert found["against"] == "the coordinator together with any 1 of the institutions"
     assert found["owners"] == {name: ["fedscore"] for name in PACKAGES}
     assert all(Path(file).is_relative_to(environment) for file in found["files"])

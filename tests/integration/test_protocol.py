@@ -1,7 +1,7 @@
 """What an institution says to a coordinator that errs or lies, and how rounds fail and resume."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,24 +11,30 @@ from federation.canonical import public_key_of
 from federation.errors import ConfigurationError, DataError, PrivacyError, ProtocolError
 from federation.messages import (
     Accept,
-    Answer,
-    Ask,
     Close,
     Closed,
     Invite,
+    Joined,
+    Open,
     RefusalCode,
     Refuse,
-    decode_reply,
+    Reply,
+    Request,
+    Voted,
     encode,
 )
-from federation.model.release import load_release, release_json
-from federation.plan import plan_toml
+from federation.model.release import release_json
+from federation.plan import Plan, plan_toml
 from federation.pricing import price_of
-from federation.privacy.ledger_entries import Spent
+from federation.privacy.ledger_entries import Refunded, Spent
+from federation.privacy.units import Population
 from federation.query import Question
 from federation.schema import load_schema
-from fedscore.simulation import InProcess
+from federation.secure_aggregation.roster import Member
+from federation.secure_aggregation.survivors import Reveal, Revealed, SetSigned, Survivors
+from federation.secure_aggregation.upload import Upload
 from server.training import Progress, run_training
+from tests.exchanges import Table, Wire, losing, masked_sums, silent, train
 from tests.federations import (
     _SMALL,
     KEY,
@@ -38,8 +44,10 @@ from tests.federations import (
     Seat,
     federation,
     flat_card,
+    identity_of,
     ignore,
     in_process,
+    roster_of,
     signed_plan,
     small_schema,
 )
@@ -47,12 +55,11 @@ from tests.federations import (
 
 @pytest.fixture
 def one(tmp_path):
-    """One institution that takes part in the small plan."""
+    """A federation in one session, and one institution of it."""
     built = federation(tmp_path)
     with built.seats() as seats:
-        seat = seats["bank-00"]
-        seat.accept(built.plan)
-        yield built, seat
+        table = Table.of(built, seats)
+        yield table, seats["bank-00"]
 
 
 def refused(seat: Seat, request) -> RefusalCode:
@@ -61,88 +68,120 @@ def refused(seat: Seat, request) -> RefusalCode:
     return reply.code
 
 
+def entries(seat: Seat, kind: type) -> int:
+    return sum(isinstance(recorded.entry, kind) for recorded in seat.ledger.entries())
+
+
 def spent(seat: Seat) -> int:
-    return sum(isinstance(recorded.entry, Spent) for recorded in seat.ledger.entries())
+    return entries(seat, Spent)
 
 
-def ask(built: Federation, question: Question, **changes) -> Ask:
-    card = None if question is Question.BINS else flat_card(built.schema)
-    settings = {"plan": built.plan.digest, "question": question, "round": 0, "attempt": 0}
-    return Ask(**{**settings, "card": card, **changes})
+def closing(plan: Plan, release: bytes = b"") -> Close:
+    return Close(plan=plan.digest, release=release, coins=None)
 
 
 def test_a_repeated_request_gets_the_identical_bytes_and_is_paid_once(one):
-    built, seat = one
-    request = encode(ask(built, Question.STEP))
+    table, seat = one
+    request = encode(table.open(Question.STEP))
     first = seat.institution.handle(request)
     assert seat.institution.handle(request) == first
     assert spent(seat) == 1
 
 
 def test_a_different_question_for_the_same_round_and_attempt_is_refused(one):
-    built, seat = one
-    seat.send(ask(built, Question.STEP))
-    other = msgspec.structs.replace(flat_card(built.schema), base=1)
-    assert refused(seat, ask(built, Question.STEP, card=other)) is RefusalCode.OUT_OF_ORDER
+    table, seat = one
+    seat.send(table.open(Question.STEP))
+    other = msgspec.structs.replace(flat_card(table.fed.schema), base=1)
+    assert refused(seat, table.open(Question.STEP, other)) is RefusalCode.OUT_OF_ORDER
     assert spent(seat) == 1
 
 
+def test_not_even_another_session_gets_a_second_answer_to_a_round_and_attempt(one):
+    table, seat = one
+    assert isinstance(seat.send(table.open(Question.STEP)), Upload)
+    again = Table.again(table.fed, table.seats, session=b"\x02" * 32)
+    assert refused(seat, again.open(Question.STEP)) is RefusalCode.OUT_OF_ORDER
+    assert spent(seat) == 1
+    assert isinstance(seat.send(again.open(Question.STEP, attempt=1)), Upload)
+
+
 def test_an_earlier_round_or_attempt_is_never_answered_late(one):
-    built, seat = one
-    seat.send(ask(built, Question.STEP, round=1, attempt=1))
-    assert refused(seat, ask(built, Question.STEP, round=0)) is RefusalCode.OUT_OF_ORDER
-    assert refused(seat, ask(built, Question.STEP, round=1)) is RefusalCode.OUT_OF_ORDER
+    table, seat = one
+    seat.send(table.open(Question.STEP, round_=1, attempt=1))
+    assert refused(seat, table.open(Question.STEP, round_=0)) is RefusalCode.OUT_OF_ORDER
+    assert refused(seat, table.open(Question.STEP, round_=1)) is RefusalCode.OUT_OF_ORDER
+    assert refused(seat, table.open(Question.BINS)) is RefusalCode.OUT_OF_ORDER
     assert spent(seat) == 1
 
 
 @pytest.mark.parametrize(
     ("question", "changes"),
     [
-        (Question.STEP, {"round": 3}),
-        (Question.STEP, {"round": -1}),
+        (Question.STEP, {"round_": 3}),
+        (Question.STEP, {"round_": -1}),
         (Question.STEP, {"attempt": 2}),
         (Question.STEP, {"attempt": -1}),
-        (Question.BINS, {"round": 1}),
-        (Question.BINS, {"attempt": 1}),
-        (Question.EVALUATION, {"attempt": 1}),
+        (Question.BINS, {"round_": 1}),
+        (Question.BINS, {"attempt": 2}),
+        (Question.BINS, {"attempt": -1}),
+        (Question.EVALUATION, {"attempt": 2}),
         (Question.STEP, {"card": None}),
         (Question.EVALUATION, {"card": None}),
-        (Question.STEP, {"plan": "0" * 64}),
     ],
 )
 def test_what_the_plan_does_not_ask_is_refused_and_costs_nothing(one, question, changes):
-    built, seat = one
-    assert refused(seat, ask(built, question, **changes)) is RefusalCode.OUT_OF_ORDER
+    table, seat = one
+    assert refused(seat, table.open(question, **changes)) is RefusalCode.OUT_OF_ORDER
+    assert spent(seat) == 0
+
+
+def test_what_another_key_has_signed_or_nobody_is_refused_and_costs_nothing(one):
+    table, seat = one
+    request = table.open(Question.STEP)
+    step = table.open(Question.STEP, round_=1).signature
+    for signature in ("", "00" * 64, step, "x" * 128, request.signature.swapcase()[:-1]):
+        forged = msgspec.structs.replace(request, signature=signature)
+        assert refused(seat, forged) is RefusalCode.OUT_OF_ORDER
+    assert spent(seat) == 0
+    assert isinstance(seat.send(request), Upload)
+
+
+def test_another_session_than_the_one_joined_is_refused_and_costs_nothing(one):
+    table, seat = one
+    other = msgspec.structs.replace(table.open(Question.STEP), session=b"\x02" * 32)
+    assert refused(seat, other) is RefusalCode.OUT_OF_ORDER
     assert spent(seat) == 0
 
 
 def test_binning_with_a_card_is_refused(one):
-    built, seat = one
-    request = ask(built, Question.BINS, card=flat_card(built.schema))
+    table, seat = one
+    request = table.open(Question.BINS, flat_card(table.fed.schema))
     assert refused(seat, request) is RefusalCode.OUT_OF_ORDER
+    assert spent(seat) == 0
 
 
 def test_a_card_for_another_schema_is_refused_before_anything_is_paid(one):
-    built, seat = one
-    card = flat_card(built.schema)
+    table, seat = one
+    card = flat_card(table.fed.schema)
     fewer = msgspec.structs.replace(
         card, bin_of_cell=card.bin_of_cell[:-1], weights=card.weights[:-1]
     )
-    assert refused(seat, ask(built, Question.STEP, card=fewer)) is RefusalCode.SCHEMA
+    assert refused(seat, table.open(Question.STEP, fewer)) is RefusalCode.OUT_OF_ORDER
     assert spent(seat) == 0
 
 
 @pytest.mark.parametrize("weight", [32769, -32769, 10**30, 2.5, float("inf"), float("nan"), "1"])
 def test_a_card_with_a_weight_beyond_the_public_bound_is_no_message(one, weight):
-    built, seat = one
-    honest = msgspec.to_builtins(ask(built, Question.STEP))
-    honest["type"] = "Ask"
-    honest["card"]["weights"] = [
+    table, seat = one
+    honest = table.open(Question.STEP)
+    fields: dict[str, Any] = {"type": "Open", **msgspec.to_builtins(honest, builtin_types=(bytes,))}
+    assert msgspec.msgpack.encode(fields) == encode(honest)
+    fields["card"]["weights"] = [
         [weight if bin_ == 0 else 0 for bin_ in range(len(weights))]
-        for weights in honest["card"]["weights"]
+        for weights in fields["card"]["weights"]
     ]
     try:
-        data = msgspec.msgpack.encode(honest, order="deterministic")
+        data = msgspec.msgpack.encode(fields)
     except OverflowError:
         return  # the wire cannot even hold it
     assert refused(seat, data) is RefusalCode.OUT_OF_ORDER
@@ -150,34 +189,41 @@ def test_a_card_with_a_weight_beyond_the_public_bound_is_no_message(one, weight)
 
 
 def test_the_total_of_spare_attempts_is_the_plans_whatever_rounds_they_are_used_in(one):
-    built, seat = one  # 3 rounds and 1 spare attempt are priced
+    table, seat = one  # 3 rounds and 1 spare attempt are priced
     for round_, attempt in ((0, 0), (0, 1), (1, 0), (2, 0)):
-        seat.answer(
-            built.plan, Question.STEP, flat_card(built.schema), round_=round_, attempt=attempt
-        )
+        reply = seat.send(table.open(Question.STEP, round_=round_, attempt=attempt))
+        assert isinstance(reply, Upload)
     # Everything priced for training is spent; only what was set aside for the bins is left.
-    reply = seat.send(ask(built, Question.STEP, round=2, attempt=1))
-    assert isinstance(reply, Refuse)
-    assert isinstance(seat.send(ask(built, Question.BINS)), Answer)
+    more = table.open(Question.STEP, round_=2, attempt=1)
+    assert refused(seat, more) is RefusalCode.OUT_OF_ORDER
+    again = Table.again(table.fed, table.seats, session=b"\x02" * 32)
+    assert isinstance(seat.send(again.open(Question.BINS)), Upload)
+    paid = [one.entry for one in seat.ledger.entries() if isinstance(one.entry, Spent)]
+    price = price_of(table.fed.plan, table.fed.schema).price
+    assert sum(one.units for one in paid) == price.trained
 
 
 def test_nothing_is_answered_after_the_plan_is_closed(one):
-    built, seat = one
-    assert isinstance(seat.send(Close(plan=built.plan.digest, release=b"")), Closed)
-    assert refused(seat, ask(built, Question.STEP)) is RefusalCode.OUT_OF_ORDER
-    assert refused(seat, Close(plan=built.plan.digest, release=b"")) is RefusalCode.UNAVAILABLE
+    table, seat = one
+    request = table.open(Question.STEP)
+    seat.send(request)
+    assert isinstance(seat.send(closing(table.fed.plan)), Closed)
+    assert refused(seat, request) is RefusalCode.OUT_OF_ORDER
+    assert refused(seat, table.open(Question.STEP, round_=1)) is RefusalCode.OUT_OF_ORDER
+    assert refused(seat, closing(table.fed.plan)) is RefusalCode.UNAVAILABLE
+    assert spent(seat) == 1
 
 
 def test_a_closed_plan_cannot_be_entered_again(one):
-    built, seat = one
-    seat.send(Close(plan=built.plan.digest, release=b""))
-    reply = seat.send(Invite(plan=plan_toml(built.plan)))
-    assert isinstance(reply, Refuse)
+    table, seat = one
+    seat.send(closing(table.fed.plan))
+    seat.institution.prepare()
+    assert refused(seat, Invite(plan=plan_toml(table.fed.plan))) is RefusalCode.UNAVAILABLE
 
 
 def test_a_second_plan_waits_until_the_first_has_ended(one):
-    built, seat = one
-    other = signed_plan(built.schema, name="another")
+    table, seat = one
+    other = signed_plan(table.fed.schema, name="another")
     assert refused(seat, Invite(plan=plan_toml(other))) is RefusalCode.OUT_OF_ORDER
 
 
@@ -185,10 +231,13 @@ def test_an_expired_plan_is_not_answered_even_if_it_was_accepted(tmp_path):
     built = federation(tmp_path)
     times = [NOW]
     with built.seats(time=lambda: times[0]) as seats:
-        seat = seats["bank-00"]
-        seat.accept(built.plan)
+        table, seat = Table.of(built, seats), seats["bank-00"]
+        before = table.open(Question.STEP)
+        assert isinstance(seat.send(before), Upload)
         times[0] = NOW + 2 * 86_400
-        assert refused(seat, ask(built, Question.STEP)) is RefusalCode.VALIDITY
+        assert refused(seat, before) is RefusalCode.VALIDITY
+        assert refused(seat, table.open(Question.STEP, round_=1)) is RefusalCode.VALIDITY
+        assert spent(seat) == 1
 
 
 @pytest.mark.parametrize(
@@ -236,6 +285,36 @@ def test_an_unsigned_changed_or_foreign_plan_is_refused(tmp_path):
         assert refused(seats["bank-00"], Invite(plan="not a plan")) is RefusalCode.SIGNATURE
 
 
+def test_a_plan_that_invites_somebody_whom_our_roster_does_not_name_is_refused(tmp_path):
+    built = federation(tmp_path)
+    stranger = signed_plan(built.schema, invited=("bank-00", "bank-01", "bank-02", "nobody"))
+    fewer = signed_plan(built.schema, invited=("bank-00", "bank-01", "bank-02"), epsilon=4.0)
+    with built.seats() as seats:
+        seat = seats["bank-00"]
+        assert refused(seat, Invite(plan=plan_toml(stranger))) is RefusalCode.PARTICIPANTS
+        assert "nobody" in seat.log[-1]
+        assert seat.ledger.head()[0] == 0
+        seat.accept(fewer)  # a roster may name more than a plan invites
+
+
+def test_a_roster_that_names_another_key_for_us_or_that_nobody_signed_is_not_pinned(tmp_path):
+    built = federation(tmp_path)
+    known = roster_of(built.plan)
+    swapped = Member(id="bank-00", key=public_key_of(identity_of("somebody")))
+    other = msgspec.structs.replace(known, members=(swapped, *known.members[1:])).signed(KEY)
+    unsigned = msgspec.structs.replace(known, signature="")
+    changed = msgspec.structs.replace(other, signature=known.signature)
+    foreign = known.signed(OTHER_KEY)
+    for roster, error in (
+        (other, ConfigurationError),
+        (unsigned, ProtocolError),
+        (changed, ProtocolError),
+        (foreign, ProtocolError),
+    ):
+        with pytest.raises(error), built.seats(roster=roster):
+            pass
+
+
 def test_more_people_than_the_public_figure_are_the_owners_matter_alone(tmp_path):
     built = federation(tmp_path, people=2001)
     with pytest.raises(DataError, match="Raise that figure"), built.seats():
@@ -249,7 +328,7 @@ def test_without_a_snapshot_an_institution_is_unavailable(tmp_path):
         seat.accept(built.plan)
         with pytest.raises(ConfigurationError, match="under way"):
             seat.institution.prepare()
-        seat.send(Close(plan=built.plan.digest, release=b""))
+        seat.send(closing(built.plan))
         other = signed_plan(built.schema, name="another")
         assert refused(seat, Invite(plan=plan_toml(other))) is RefusalCode.UNAVAILABLE
         seat.institution.prepare()
@@ -274,7 +353,7 @@ def test_a_budget_that_is_spent_stays_spent_over_plans(tmp_path):
             seat.accept(plan)
             for round_ in range(plan.rounds):
                 seat.answer(plan, Question.STEP, flat_card(built.schema), round_=round_)
-            seat.send(Close(plan=plan.digest, release=b""))
+            seat.send(closing(plan))
         assert refused(seat, Invite(plan=plan_toml(third))) is RefusalCode.PRICE
         assert any("budget units fit" in line for line in seat.log)
 
@@ -286,66 +365,129 @@ def test_bytes_that_are_no_message_are_refused_without_a_trace(one, data):
     assert spent(seat) == 0
 
 
-class Flaky:
-    """A transport on which chosen institutions are silent in chosen exchanges."""
-
-    def __init__(self, inner: InProcess, silent: Mapping[int, set[str]]) -> None:
-        self.inner = inner
-        self.silent = silent
-        self.exchanges = -1
-
-    def exchange(self, requests):
-        self.exchanges += 1
-        quiet = self.silent.get(self.exchanges, set())
-        return self.inner.exchange({n: r for n, r in requests.items() if n not in quiet})
-
-
-def train(built: Federation, transport, watch=ignore):
-    return load_release(
-        run_training(
-            plan=built.plan,
-            schema=built.schema,
-            transport=transport,
-            key=KEY,
-            now=datetime.fromtimestamp(NOW, UTC),
-            watch=watch,
-        )
-    )
-
-
-def test_a_round_below_quorum_is_asked_again_with_a_spare_attempt(tmp_path):
+def test_a_round_below_quorum_is_given_up_refunded_and_asked_again(tmp_path):
     built = federation(tmp_path)
     seen: list[Progress] = []
     with built.seats() as seats:
-        # Exchange 0 invites, 1 asks for bins, 2 to 4 are rounds.
-        release = train(built, Flaky(in_process(seats), {3: {"bank-02"}}), seen.append)
-        answers = {name: spent(seat) for name, seat in seats.items()}
+        # Upload 0 is about bins, 1 to 3 are rounds.
+        wire = Wire(seats, unheard=silent("bank-02", to=Open, at=2))
+        release = train(built, wire, seen.append)
+        paid = {name: spent(seat) for name, seat in seats.items()}
+        back = {name: entries(seat, Refunded) for name, seat in seats.items()}
     assert [one.number for one in seen if one.step == "retry"] == [1]
-    # The others answered round 1 twice: the first answer is spent whatever became of it.
-    assert answers == {"bank-00": 6, "bank-01": 6, "bank-02": 5, "bank-03": 6}
+    assert paid == {"bank-00": 6, "bank-01": 6, "bank-02": 5, "bank-03": 6}
+    assert back == {"bank-00": 1, "bank-01": 1, "bank-02": 0, "bank-03": 1}
     assert release.institutions == 4
+
+
+def test_without_enough_votes_a_round_that_failed_stays_spent_and_may_be_asked_again(tmp_path):
+    built = federation(tmp_path)
+    lost = losing(Upload, of="bank-02", at=2)
+    unvoted = losing(Voted, of=("bank-01", "bank-02"))
+
+    def change(name: str, request: Request, reply: Reply) -> Reply | None:
+        left = lost(name, request, reply)
+        return None if left is None else unvoted(name, request, left)
+
+    with built.seats() as seats:
+        train(built, Wire(seats, change))
+        assert {spent(seat) for seat in seats.values()} == {6}
+        assert {entries(seat, Refunded) for seat in seats.values()} == {0}
 
 
 def test_without_spare_attempts_left_the_plan_ends_and_what_is_unspent_returns(tmp_path):
     built = federation(tmp_path)
     with built.seats() as seats:
         with pytest.raises(ProtocolError, match="no attempt is left"):
-            train(built, Flaky(in_process(seats), {2: {"bank-02"}, 3: {"bank-02"}}))
+            train(built, Wire(seats, losing(Upload, of="bank-02", at=(1, 2))))
         for seat in seats.values():
-            assert seat.ledger.balance(built.members[0].policy.limits).open_plans == ()
+            balance = seat.ledger.balance(built.members[0].policy.limits)
+            assert balance.open_plans == ()
+            # The two attempts were given up: nothing of them was or will be opened.
+            if seat.name != "bank-02":
+                assert (spent(seat), entries(seat, Refunded)) == (3, 2)
+                assert balance.trained.charged_lifetime == bins_units(built)
 
 
-def test_binning_below_quorum_ends_the_plan(tmp_path):
+def bins_units(built: Federation) -> int:
+    return price_of(built.plan, built.schema).events[Population.TRAINED][0].units_each()
+
+
+def test_binning_below_quorum_is_asked_again_only_after_it_was_given_up(tmp_path):
     built = federation(tmp_path)
-    with built.seats() as seats, pytest.raises(ProtocolError, match="answered bins 0"):
-        train(built, Flaky(in_process(seats), {1: {"bank-02"}}))
+    with built.seats() as seats:
+        train(built, Wire(seats, unheard=silent("bank-02", to=Open, at=0)))
+        for seat in seats.values():
+            assert entries(seat, Refunded) == (seat.name != "bank-02")
+    with built.seats(out="votes are lost") as seats:
+        wire = Wire(
+            seats,
+            losing(Voted, of=("bank-00", "bank-01")),
+            unheard=silent("bank-02", to=Open, at=0),
+        )
+        with pytest.raises(ProtocolError, match="No total of bins 0 could be opened"):
+            train(built, wire)
+        assert {spent(seat) for seat in seats.values()} == {0, 1}
+
+
+def test_without_a_spare_attempt_binning_below_quorum_ends_the_plan(tmp_path):
+    built = federation(tmp_path, spare_attempts=0)
+    with built.seats() as seats:
+        wire = Wire(seats, unheard=silent("bank-02", to=Open, at=0))
+        with pytest.raises(ProtocolError, match="only 3 institutions answered, the quorum is 4"):
+            train(built, wire)
 
 
 def test_a_quorum_below_all_lets_a_round_go_on_and_counts_its_own_noise(tmp_path):
     built = federation(tmp_path, institutions=5, quorum=4, spare_attempts=0)
     with built.seats() as seats:
-        release = train(built, Flaky(in_process(seats), {1: {"bank-01"}, 3: {"bank-04"}}))
+        wire = Wire(
+            seats,
+            losing(Upload, of="bank-04", at=2),
+            unheard=silent("bank-01", to=Open, at=0),
+        )
+        release = train(built, wire)
+        signed = [reply for _, _, reply in wire.passed if isinstance(reply, SetSigned)]
     assert release.institutions == 4
+    assert len(signed) == 8
+
+
+def test_if_everybody_uploaded_the_shares_of_a_threshold_open_the_total(tmp_path):
+    built = federation(tmp_path, spare_attempts=0)
+    with built.seats() as seats:
+        release = train(built, Wire(seats, unheard=silent("bank-03", to=Survivors)))
+        assert {spent(seat) for seat in seats.values()} == {5}
+    assert release.institutions == 4
+
+
+def test_if_somebody_dropped_out_all_others_must_stay_and_what_was_released_stays_spent(tmp_path):
+    built = federation(tmp_path, institutions=5, quorum=4)
+    seen: list[Progress] = []
+    with built.seats() as seats:
+        unheard = silent("bank-01", to=Open, at=1)
+        wire = Wire(seats, losing(Revealed, of="bank-02", at=1), unheard=unheard)
+        release = train(built, wire, seen.append)
+        # Those who had released something could not vote: the attempt may have been opened.
+        assert {name: spent(seat) for name, seat in seats.items()} == {
+            **dict.fromkeys(seats, 6),
+            "bank-01": 5,
+        }
+        assert {entries(seat, Refunded) for seat in seats.values()} == {0}
+    assert [one.number for one in seen if one.step == "retry"] == [0]
+    assert release.institutions == 5
+
+
+def test_too_few_that_sign_who_survived_end_an_attempt_that_is_then_given_up(tmp_path):
+    built = federation(tmp_path, institutions=5, quorum=4)
+    with built.seats() as seats:
+        wire = Wire(
+            seats,
+            losing(SetSigned, of="bank-02"),
+            unheard=silent("bank-01", to=Open, at=1),
+        )
+        train(built, wire)
+        back = {name: entries(seat, Refunded) for name, seat in seats.items()}
+    assert back == {**dict.fromkeys(seats, 1), "bank-01": 0}
 
 
 def test_too_few_that_take_part_end_the_plan_before_anything_is_asked(tmp_path):
@@ -356,22 +498,50 @@ def test_too_few_that_take_part_end_the_plan_before_anything_is_asked(tmp_path):
         assert all(seat.ledger.head()[0] == 0 for seat in seats.values())
 
 
-def test_an_answer_to_another_question_is_not_counted(tmp_path):
-    built = federation(tmp_path, spare_attempts=0)
+@pytest.mark.parametrize("kind", [Accept, Joined])
+def test_who_does_not_get_into_the_session_is_never_asked(tmp_path, kind):
+    built = federation(tmp_path, institutions=5, quorum=4)
+    with built.seats() as seats:
+        wire = Wire(seats, losing(kind, of="bank-03", at=0))
+        release = train(built, wire)
+        assert spent(seats["bank-03"]) == 0
+        assert seats["bank-03"].ledger.balance(built.members[0].policy.limits).open_plans == ()
+    assert release.institutions == 4
+    with built.seats(out="too few") as seats:
+        wire = Wire(seats, losing(kind, of=("bank-03", "bank-04")))
+        with pytest.raises(ProtocolError, match="3 of 5 institutions"):
+            train(built, wire)
+        assert all(spent(seat) == 0 for seat in seats.values())
 
-    class Liar:
-        def __init__(self, inner):
-            self.inner = inner
 
-        def exchange(self, requests):
-            replies = dict(self.inner.exchange(requests))
-            reply = decode_reply(replies["bank-00"])
-            if isinstance(reply, Answer):
-                replies["bank-00"] = encode(msgspec.structs.replace(reply, round=99))
-            return replies
+def other_context(reply: Reply) -> Reply | bytes | None:
+    return msgspec.structs.replace(reply, context=bytes(32))
 
-    with built.seats() as seats, pytest.raises(ProtocolError, match="Only 3 institutions"):
-        train(built, Liar(in_process(seats)))
+
+def too_short(reply: Reply) -> Reply | bytes | None:
+    assert isinstance(reply, Upload)
+    return msgspec.structs.replace(reply, words=reply.words[:-8])
+
+
+def other_words(reply: Reply) -> Reply | bytes | None:
+    assert isinstance(reply, Upload)
+    return msgspec.structs.replace(reply, words=bytes(len(reply.words)))
+
+
+@pytest.mark.parametrize("change", [other_context, too_short, other_words])
+def test_an_upload_that_does_not_fit_is_not_counted_and_its_owner_is_named(tmp_path, change):
+    built = federation(tmp_path, institutions=5, quorum=4)
+
+    def broken(name: str, _: Request, reply: Reply) -> Reply | bytes | None:
+        return change(reply) if name == "bank-00" and isinstance(reply, Upload) else reply
+
+    with built.seats() as seats:
+        sums = masked_sums(built, Wire(seats, broken))
+        with sums:
+            sums.begin()
+            total = sums.ask(Question.BINS, round_=0, card=None)
+    assert total.answers == 4
+    assert b'"institution":"bank-00","accuser":""' in sums.transcript.content()
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\x00" * 50, "short"])
@@ -379,20 +549,13 @@ def test_one_institutions_garbage_is_a_missing_answer_and_locks_nobodys_budget(t
     built = federation(tmp_path, institutions=5, quorum=4)
     seen: list[Progress] = []
 
-    class Liar:
-        def __init__(self, inner):
-            self.inner = inner
-
-        def exchange(self, requests):
-            replies = dict(self.inner.exchange(requests))
-            reply = decode_reply(replies["bank-00"])
-            if isinstance(reply, Answer):
-                short = encode(msgspec.structs.replace(reply, total=reply.total[:-8]))
-                replies["bank-00"] = short if garbage == "short" else garbage
-            return replies
+    def change(name: str, _: Request, reply: Reply) -> Reply | bytes | None:
+        if name != "bank-00" or not isinstance(reply, Upload):
+            return reply
+        return too_short(reply) if garbage == "short" else garbage
 
     with built.seats() as seats:
-        release = train(built, Liar(in_process(seats)), seen.append)
+        release = train(built, Wire(seats, change), seen.append)
         for seat in seats.values():
             assert seat.ledger.balance(built.members[0].policy.limits).open_plans == ()
     assert release.institutions == 4
@@ -425,7 +588,7 @@ def test_another_key_ends_the_training_before_anybody_is_asked(tmp_path):
             run_training(
                 plan=built.plan,
                 schema=built.schema,
-                transport=in_process(seats),
+                sums=masked_sums(built, in_process(seats)),
                 key=OTHER_KEY,
                 now=datetime.fromtimestamp(NOW, UTC),
                 watch=ignore,
@@ -456,15 +619,15 @@ def test_rows_without_a_key_cannot_be_held_out_and_the_release_names_the_unit(tm
     ids=["brackets", "braces", "digits", "long", "null"],
 )
 def test_a_plan_made_to_break_the_reader_is_refused_and_the_institution_lives_on(one, text):
-    built, seat = one
+    table, seat = one
     assert refused(seat, Invite(plan=text)) is RefusalCode.SIGNATURE
-    seat.answer(built.plan, Question.BINS, None)
+    assert isinstance(seat.send(table.open(Question.BINS)), Upload)
 
 
 @pytest.mark.parametrize("year", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
 def test_a_plan_at_the_edge_of_time_is_refused(one, year):
-    built, seat = one
-    text = plan_toml(built.plan)
+    table, seat = one
+    text = plan_toml(table.fed.plan)
     line = next(line for line in text.splitlines() if line.startswith("valid_from"))
     assert refused(seat, Invite(plan=text.replace(line, f"valid_from = {year}"))) is (
         RefusalCode.SIGNATURE
@@ -472,22 +635,23 @@ def test_a_plan_at_the_edge_of_time_is_refused(one, year):
 
 
 def test_a_disk_that_fails_under_a_snapshot_is_unavailable_and_no_more(one, tmp_path):
-    built, seat = one
+    table, seat = one
     for blocks in (tmp_path / "seats" / "bank-00" / "snapshot").iterdir():
         blocks.unlink()
-    assert refused(seat, ask(built, Question.BINS)) is RefusalCode.UNAVAILABLE
+    request = table.open(Question.BINS)
+    assert refused(seat, request) is RefusalCode.UNAVAILABLE
+    assert refused(seat, request) is RefusalCode.OUT_OF_ORDER  # it was seen, and is never repeated
 
 
 def test_no_more_steps_are_answered_than_the_plan_has_whatever_was_left_out(tmp_path):
     built = federation(tmp_path, rounds=3, spare_attempts=2)
     with built.seats() as seats:
-        seat = seats["bank-00"]
-        seat.accept(built.plan)  # the bins are never asked: their price buys no further step
-        answered = 0
+        table, seat = Table.of(built, seats), seats["bank-00"]
+        answered = 0  # the bins are never asked: their price buys no further step
         for round_ in range(3):
             for attempt in range(3):
-                reply = seat.send(ask(built, Question.STEP, round=round_, attempt=attempt))
-                answered += isinstance(reply, Answer)
+                reply = seat.send(table.open(Question.STEP, round_=round_, attempt=attempt))
+                answered += isinstance(reply, Upload)
     assert answered == 3 + 2
 
 
@@ -507,85 +671,76 @@ def test_an_expired_plan_makes_way_for_the_next_and_its_rest_returns(tmp_path):
         seat.accept(late)
 
 
-def test_after_a_restart_a_close_returns_what_was_never_answered(tmp_path):
+def test_after_a_restart_nothing_is_answered_and_a_close_returns_what_never_was(tmp_path):
     built = federation(tmp_path)
     with built.seats() as seats:
+        table = Table.of(built, seats)
+        request = table.open(Question.BINS)
+        assert isinstance(seats["bank-00"].send(request), Upload)
+    with built.seats() as seats:  # new processes: keys are gone, ledgers and records are not
         seat = seats["bank-00"]
-        seat.accept(built.plan)
-        seat.answer(built.plan, Question.BINS, None)
-        seat.institution._taking = None  # what a new process knows
-        assert refused(seat, ask(built, Question.STEP)) is RefusalCode.OUT_OF_ORDER
-        assert isinstance(seat.send(Close(plan=built.plan.digest, release=b"")), Closed)
-        assert seat.ledger.balance(built.members[0].policy.limits).open_plans == ()
-        assert refused(seat, Close(plan="0" * 64, release=b"")) is RefusalCode.UNAVAILABLE
+        assert refused(seat, request) is RefusalCode.OUT_OF_ORDER
+        assert refused(seat, table.open(Question.STEP)) is RefusalCode.OUT_OF_ORDER
+        assert refused(seat, Invite(plan=plan_toml(built.plan))) is not RefusalCode.OUT_OF_ORDER
+        assert isinstance(seat.send(closing(built.plan)), Closed)
+        balance = seat.ledger.balance(built.members[0].policy.limits)
+        assert balance.open_plans == ()
+        assert balance.trained.charged_lifetime == bins_units(built)
+        unknown = msgspec.structs.replace(closing(built.plan), plan="0" * 64)
+        assert refused(seat, unknown) is RefusalCode.UNAVAILABLE
 
 
 def test_the_snapshot_is_gone_when_the_plan_has_ended(one, tmp_path):
-    built, seat = one
+    table, seat = one
     assert (tmp_path / "seats" / "bank-00" / "snapshot").exists()
-    seat.send(Close(plan=built.plan.digest, release=b""))
+    seat.send(closing(table.fed.plan))
     assert not (tmp_path / "seats" / "bank-00" / "snapshot").exists()
 
 
 def test_a_lost_acceptance_does_not_lock_a_budget(tmp_path):
     built = federation(tmp_path, institutions=5, quorum=4)
-
-    class Losing:
-        def __init__(self, inner):
-            self.inner = inner
-            self.first = True
-
-        def exchange(self, requests):
-            replies = dict(self.inner.exchange(requests))
-            if self.first:
-                del replies["bank-03"]
-            self.first = False
-            return replies
-
     with built.seats() as seats:
-        train(built, Losing(in_process(seats)))
+        train(built, Wire(seats, losing(Accept, of="bank-03")))
         balance = seats["bank-03"].ledger.balance(built.members[0].policy.limits)
     assert balance.open_plans == ()
     assert balance.trained.charged_lifetime == 0
 
 
-def test_a_release_states_what_the_coordinator_that_saw_single_sums_can_know(tmp_path):
+def test_a_release_states_what_the_coordinator_can_know_alone_and_with_others(tmp_path):
     built = federation(tmp_path)
     price = price_of(built.plan, built.schema)
     said = built.run().release.statement
-    assert said.epsilon_unmasked > said.epsilon
-    assert said.epsilon_unmasked == pytest.approx(price.trained_unmasked, rel=1e-5)
-    assert said.epsilon_unmasked >= price.trained_unmasked
-    assert "coordinator" not in said.against
+    assert said.epsilon_coordinator_alone < said.epsilon
+    for stated, exact in (
+        (said.epsilon, price.trained),
+        (said.held_out_epsilon, price.held_out),
+        (said.epsilon_coordinator_alone, price.trained_coordinator_alone),
+        (said.held_out_epsilon_coordinator_alone, price.held_out_coordinator_alone),
+    ):
+        assert stated == pytest.approx(exact, rel=1e-5)
+        assert stated >= exact
+    assert said.against == "the coordinator together with any 1 of the institutions"
+    assert "secure aggregation" in said.assumption
 
 
 def test_a_message_larger_than_any_that_exists_is_not_even_decoded(one, monkeypatch):
-    built, seat = one
+    table, seat = one
     monkeypatch.setattr("federation.messages.LARGEST_MESSAGE", 100)
-    assert refused(seat, ask(built, Question.STEP)) is RefusalCode.OUT_OF_ORDER
+    assert refused(seat, table.open(Question.STEP)) is RefusalCode.OUT_OF_ORDER
     assert spent(seat) == 0
 
 
 def test_the_release_an_institution_gets_is_the_one_the_coordinator_made(tmp_path):
     built = federation(tmp_path)
-    seen: list[bytes] = []
-
-    class Listening:
-        def __init__(self, inner):
-            self.inner = inner
-
-        def exchange(self, requests):
-            seen.extend(requests.values())
-            return self.inner.exchange(requests)
-
     with built.seats() as seats:
-        release = train(built, Listening(in_process(seats)))
-        accepted = seats["bank-00"].ledger.head()
+        wire = Wire(seats)
+        release = train(built, wire)
+        closed = seats["bank-00"].ledger.head()
         assert "signature valid" in seats["bank-00"].log[-1]
-    closes = [data for data in seen if b"Close" in data]
+    closes = [request for _, request, _ in wire.passed if isinstance(request, Close)]
     assert len(closes) == 4
-    assert all(release.signature.encode() in data for data in closes)
-    assert accepted[0] == 1 + 5 + 1  # reserved; bins, three rounds, evaluation; closed
+    assert all(request.release == release_json(release) for request in closes)
+    assert closed[0] == 1 + 5 + 1  # reserved; bins, three rounds, evaluation; closed
 
 
 def test_a_release_that_was_changed_or_is_of_another_plan_is_not_trusted(tmp_path):
@@ -605,27 +760,40 @@ def test_a_release_that_was_changed_or_is_of_another_plan_is_not_trusted(tmp_pat
         with second.seats(out=f"seats-{number}") as seats:
             seat = seats["bank-00"]
             seat.accept(second.plan)
-            assert isinstance(seat.send(Close(plan=second.plan.digest, release=data)), Closed)
+            assert isinstance(seat.send(closing(second.plan, data)), Closed)
             assert said in seat.log[-1]
 
 
 def test_a_corrupted_snapshot_changes_nothing_but_the_sum(tmp_path):
     built = federation(tmp_path)
     with built.seats() as seats:
-        seat = seats["bank-00"]
-        seat.accept(built.plan)
+        table = Table.of(built, seats)
         generator = np.random.default_rng(0)
         for blocks in (tmp_path / "seats" / "bank-00").glob("*/*.blocks"):
             noise = generator.integers(0, 256, blocks.stat().st_size).astype(np.uint8)
             blocks.write_bytes(noise.tobytes())
         for question in Question:
-            card = None if question is Question.BINS else flat_card(built.schema)
-            assert len(seat.answer(built.plan, question, card)) > 0
+            assert len(table.total(table.open(question))) > 0
 
 
-def test_the_first_reply_of_an_institution_names_its_ledgers_head(one):
-    built, seat = one
-    entries = seat.ledger.entries()
-    assert isinstance(seat.send(Close(plan=built.plan.digest, release=b"")), Closed)
-    assert entries[0].sequence == 1
-    assert isinstance(Accept(plan="", ledger_sequence=1, ledger_head=entries[0].hash()), Accept)
+def test_every_reply_that_is_paid_names_the_ledgers_head_after_the_payment(one):
+    table, seat = one
+    (reserved,) = seat.ledger.entries()
+    assert refused(seat, Invite(plan=plan_toml(table.fed.plan)))
+    upload = seat.send(table.open(Question.BINS))
+    assert isinstance(upload, Upload)
+    _, paid = seat.ledger.entries()
+    assert isinstance(paid.entry, Spent)
+    assert (upload.header.ledger_sequence, upload.header.ledger_head) == (2, paid.hash())
+    closed = seat.send(closing(table.fed.plan))
+    assert isinstance(closed, Closed)
+    assert (closed.ledger_sequence, closed.ledger_head) == seat.ledger.head()
+    assert reserved.hash() == paid.previous
+
+
+def test_an_acceptance_names_the_ledgers_head(tmp_path):
+    built = federation(tmp_path)
+    with built.seats() as seats:
+        accepted = seats["bank-00"].accept(built.plan)
+        (reserved,) = seats["bank-00"].ledger.entries()
+    assert (accepted.ledger_sequence, accepted.ledger_head) == (1, reserved.hash())

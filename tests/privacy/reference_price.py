@@ -17,15 +17,20 @@ def exact_units(sensitivity_squared: int, variance: int) -> Fraction:
     return Fraction(sensitivity_squared * PER_ONE, variance - 4)
 
 
-def units_owed(plan: Plan, schema: Schema) -> dict[Population, Fraction]:
+def units_owed(
+    plan: Plan, schema: Schema, *, colluders: int | None = None
+) -> dict[Population, Fraction]:
     """Returns what the plan's integers cost, not rounded: bins, T + R steps, one evaluation.
+
+    Against the coordinator and as many colluders; the plan's if not said.
 
     A person brings one number of at most 2^16 to each column: a column for each scored feature,
     one more in a step; one and one for each protected feature in the evaluation.
     """
     scored = sum(grid.role is Role.SCORED for grid in schema.grids)
     protected = sum(grid.role is Role.PROTECTED for grid in schema.grids)
-    unknown = plan.participation.quorum - plan.participation.colluders
+    known = plan.participation.colluders if colluders is None else colluders
+    unknown = plan.participation.quorum - known
     answers = plan.rounds + plan.participation.spare_attempts
     held_out = 1 if plan.people.held_out_fraction > 0 else 0
     noise = plan.noise

@@ -142,6 +142,7 @@ def noise(**changes: Any) -> Noise:
         threshold=(institutions + colluders) // 2 + 1,
         colluders=colluders,
         spare_attempts=spare,
+        audited_share=0.02,
     )
     chosen = {"rounds": 10, "epsilon": 1.0, "delta": 1e-6, "bins_share": 0.08} | changes
     return noise_for(schema=SCHEMA, participation=participation, **chosen)
@@ -282,12 +283,37 @@ def test_a_plan_for_another_schema_or_with_a_lower_target_than_its_noise_is_refu
     plan = signed_plan(SCHEMA)
     with pytest.raises(ConfigurationError, match="schema"):
         price_of(plan, small_schema(rows="many"))
-    target = Target(epsilon=plan.privacy.epsilon * (1 - 1e-6), delta=plan.privacy.delta)
-    with pytest.raises(PrivacyError, match="more than"):
-        price_of(msgspec.structs.replace(plan, privacy=target).signed(KEY), SCHEMA)
-    target = Target(epsilon=plan.privacy.epsilon, delta=plan.privacy.delta / 1.001)
-    with pytest.raises(PrivacyError, match="more than"):
-        price_of(msgspec.structs.replace(plan, privacy=target).signed(KEY), SCHEMA)
+    said = plan.privacy
+    for changes in (
+        {"epsilon": said.epsilon * (1 - 1e-6)},
+        {"delta": said.delta / 1.001},
+        {"epsilon_coordinator_alone": said.epsilon_coordinator_alone - 2e-6},
+    ):
+        target = msgspec.structs.replace(said, **changes)
+        with pytest.raises(PrivacyError, match="more than"):
+            price_of(msgspec.structs.replace(plan, privacy=target).signed(KEY), SCHEMA)
+
+
+@pytest.mark.parametrize("alone", [4.1, 0.0, -1.0, math.nan, math.inf])
+def test_what_a_plan_promises_against_the_coordinator_alone_is_a_promise_and_no_weaker(
+    alone: float,
+) -> None:
+    with pytest.raises(PrivacyError):
+        Target(epsilon=4.0, epsilon_coordinator_alone=alone, delta=1e-6)
+
+
+@pytest.mark.parametrize("colluders", [1, 2, 3])
+def test_against_the_coordinator_alone_all_shares_of_the_quorum_count(colluders: int) -> None:
+    plan = signed_plan(SCHEMA, invited=names(8), quorum=7, colluders=colluders)
+    price = price_of(plan, SCHEMA)
+    owed = units_owed(plan, SCHEMA, colluders=0)
+    answers = plan.rounds + plan.participation.spare_attempts
+    for population in Population:
+        assert 0 <= price.alone.of(population) - owed[population] < answers + 2
+        assert price.alone.of(population) < price.price.of(population)
+    dearest = max(price.trained_coordinator_alone, price.held_out_coordinator_alone)
+    assert dearest <= plan.privacy.epsilon_coordinator_alone < dearest + 2e-6
+    assert dearest < plan.privacy.epsilon
 
 
 # Whole numbers, rounded up.
@@ -375,7 +401,7 @@ def test_zero_negative_endless_and_undefined_targets_are_refused_everywhere(
     with pytest.raises(PrivacyError):
         require_target(epsilon, delta)
     with pytest.raises(PrivacyError):
-        Target(epsilon=epsilon, delta=delta)
+        Target(epsilon=epsilon, epsilon_coordinator_alone=0.1, delta=delta)
     with pytest.raises(PrivacyError):
         noise(epsilon=epsilon, delta=delta)
     for name in ("epsilon_per_plan", "epsilon_per_year", "epsilon_lifetime"):
@@ -471,14 +497,22 @@ def test_the_headline_is_within_a_percent_of_fractions_added_by_hand() -> None:
 
 def test_a_plan_whose_delta_the_sampler_uses_up_has_no_price() -> None:
     plan = signed_plan(SCHEMA)
-    tiny = msgspec.structs.replace(plan, privacy=Target(epsilon=4.0, delta=1e-31))
+    target = msgspec.structs.replace(plan.privacy, delta=1e-31)
+    tiny = msgspec.structs.replace(plan, privacy=target)
     with pytest.raises(PrivacyError, match="epsilon inf"):
         price_of(tiny, SCHEMA)
 
 
 def test_two_honest_shares_are_needed_whatever_the_other_rules_allow() -> None:
     with pytest.raises(PrivacyError, match="colluders \\+ 2"):
-        Participation(invited=("a", "b", "c"), quorum=3, threshold=3, colluders=2, spare_attempts=0)
+        Participation(
+            invited=("a", "b", "c"),
+            quorum=3,
+            threshold=3,
+            colluders=2,
+            spare_attempts=0,
+            audited_share=0.0,
+        )
 
 
 def test_a_whole_epsilon_and_nobody_held_out_are_signed_as_they_are_read_back() -> None:

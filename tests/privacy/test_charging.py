@@ -1,7 +1,6 @@
 """What is charged: one figure everywhere, before anything is released, never beyond the price."""
 
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -11,34 +10,24 @@ import pytest
 from clients.ledger import Ledger
 from clients.policy import consider
 from federation.errors import ProtocolError
-from federation.messages import (
-    Answer,
-    Ask,
-    Invite,
-    RefusalCode,
-    Refuse,
-    decode_request,
-)
+from federation.messages import Invite, Open, RefusalCode, Refuse, Reply, Request, Voted
 from federation.model.evaluation import BANDS
 from federation.plan import plan_toml
 from federation.pricing import price_of
 from federation.privacy.accountant import epsilon_of, sampler_slack
-from federation.privacy.ledger_entries import Closed, Entry, Reserved, Spent
+from federation.privacy.ledger_entries import Closed, Entry, Refunded, Reserved, Spent
 from federation.privacy.ledger_rules import Balance, PopulationBalance
 from federation.privacy.units import BudgetUnits, Delta, Epsilon, Population
 from federation.query import Question
-from server.training import run_training
+from federation.secure_aggregation.upload import Upload
 from tests.entropy import SeededEntropy, SpyingEntropy
+from tests.exchanges import Change, Table, Wire, train
 from tests.federations import (
-    KEY,
-    NOW,
     Federation,
     Seat,
     clock,
     federation,
     flat_card,
-    ignore,
-    in_process,
     names,
     open_policy,
     signed_plan,
@@ -56,37 +45,18 @@ def spent(ledger: Ledger) -> list[Spent]:
     return [entry for entry in entries(ledger) if isinstance(entry, Spent)]
 
 
-class Unreliable:
-    """A transport that loses chosen replies after the institution has answered."""
+def losing_uploads(
+    lost: Callable[[str, Question, int, int], bool], *, votes: bool = True
+) -> Change:
+    """Loses chosen uploads after the institution has answered, and all abort votes if told so."""
 
-    def __init__(
-        self, seats: Mapping[str, Seat], lost: Callable[[str, Question, int, int], bool]
-    ) -> None:
-        self._inner = in_process(seats)
-        self._lost = lost
+    def change(name: str, request: Request, reply: Reply) -> Reply | None:
+        if isinstance(request, Open) and isinstance(reply, Upload):
+            is_lost = lost(name, request.question, request.round, request.attempt)
+            return None if is_lost else reply
+        return None if isinstance(reply, Voted) and not votes else reply
 
-    def exchange(self, requests: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        replies = self._inner.exchange(requests)
-        asks = {name: decode_request(data) for name, data in requests.items()}
-        return {
-            name: reply
-            for name, reply in replies.items()
-            if not (
-                isinstance(ask := asks[name], Ask)
-                and self._lost(name, ask.question, ask.round, ask.attempt)
-            )
-        }
-
-
-def train(fed: Federation, transport: Unreliable) -> bytes:
-    return run_training(
-        plan=fed.plan,
-        schema=fed.schema,
-        transport=transport,
-        key=KEY,
-        now=datetime.fromtimestamp(NOW, UTC),
-        watch=ignore,
-    )
+    return change
 
 
 def in_plan_order(fed: Federation) -> list[tuple[str, int]]:
@@ -98,26 +68,47 @@ def in_plan_order(fed: Federation) -> list[tuple[str, int]]:
 
 
 def check_log(fed: Federation, ledger: Ledger, *, closed: bool = True) -> None:
-    """Raises unless the ledger is a prefix of the plan with at most R retries, within its price."""
+    """Raises unless the ledger is a prefix of the plan with at most R retries, within its price.
+
+    An attempt is followed by its refund or not; bins and evaluation are spent anew only after one.
+    """
     found = entries(ledger)
-    price = price_of(fed.plan, fed.schema).price
+    price = price_of(fed.plan, fed.schema)
     first, rest = found[0], found[1:]
-    assert first == Reserved(plan=fed.plan.digest, price=price, split=fed.plan.people.split.digest)
+    assert first == Reserved(
+        plan=fed.plan.digest,
+        price=price.price,
+        alone=price.alone,
+        split=fed.plan.people.split.digest,
+    )
     if closed:
         assert rest.pop() == Closed(plan=fed.plan.digest)
     charged = [entry for entry in rest if isinstance(entry, Spent)]
-    assert len(charged) == len(rest)
+    for before, entry in pairwise(rest):
+        if isinstance(entry, Refunded):
+            assert isinstance(before, Spent)
+            assert (entry.question, entry.round, entry.attempt) == (
+                before.question,
+                before.round,
+                before.attempt,
+            )
     firsts = [(one.question, one.round) for one in charged if one.attempt == 0]
     assert firsts == in_plan_order(fed)[: len(firsts)]
     retries = [one for one in charged if one.attempt > 0]
     assert len(retries) <= fed.plan.participation.spare_attempts
-    assert all(one.question == "step" for one in retries)
+    back = {(e.question, e.round, e.attempt) for e in rest if isinstance(e, Refunded)}
     for earlier, later in pairwise(charged):
         if later.attempt > 0:
-            assert (later.round, later.attempt) == (earlier.round, earlier.attempt + 1)
+            again = (later.question, later.round, later.attempt)
+            assert again == (earlier.question, earlier.round, earlier.attempt + 1)
+            assert later.question == "step" or (*again[:2], earlier.attempt) in back
     for population in Population:
-        total = sum(one.units for one in charged if one.population is population)
-        assert total <= price.of(population)
+        total = sum(
+            one.units
+            for one in charged
+            if one.population is population and (one.question, one.round, one.attempt) not in back
+        )
+        assert total <= price.price.of(population)
 
 
 # One figure.
@@ -212,9 +203,10 @@ def test_a_whole_run_charges_the_plan_in_its_order_and_closing_refunds_spare_att
             assert charged == price.price.trained - each * fed.plan.participation.spare_attempts
 
 
+@pytest.mark.parametrize("votes", [True, False])
 @pytest.mark.parametrize(("spare", "failures"), [(0, 0), (1, 1), (2, 2), (2, 1), (3, 4), (0, 1)])
 def test_the_executed_log_is_a_prefix_of_the_plan_with_at_most_its_retries(
-    tmp_path: Path, spare: int, failures: int
+    tmp_path: Path, spare: int, failures: int, votes: bool
 ) -> None:
     fed = federation(tmp_path, spare_attempts=spare, rounds=4)
 
@@ -226,51 +218,57 @@ def test_the_executed_log_is_a_prefix_of_the_plan_with_at_most_its_retries(
         )
 
     with fed.seats() as seats:
+        wire = Wire(seats, losing_uploads(lost, votes=votes))
         if failures > spare:
             with pytest.raises(ProtocolError, match="no attempt is left"):
-                train(fed, Unreliable(seats, lost))
+                train(fed, wire)
         else:
-            train(fed, Unreliable(seats, lost))
+            train(fed, wire)
         for seat in seats.values():
             check_log(fed, seat.ledger)
             retried = [one for one in spent(seat.ledger) if one.attempt > 0]
             assert len(retried) == min(spare, failures)
+            back = [one for one in entries(seat.ledger) if isinstance(one, Refunded)]
+            assert len(back) == (min(failures, spare + 1) if votes else 0)
 
 
 @pytest.mark.parametrize("question", [Question.BINS, Question.EVALUATION])
-def test_a_lost_histogram_ends_the_plan_and_the_log_is_still_a_prefix(
+def test_a_histogram_is_asked_again_only_after_it_was_refunded(
     tmp_path: Path, question: Question
 ) -> None:
     fed = federation(tmp_path)
-    with fed.seats() as seats:
-        with pytest.raises(ProtocolError, match="no attempt is left"):
-            train(fed, Unreliable(seats, lambda name, asked, *_: asked is question))
+
+    def lost(name: str, asked: Question, _round: int, attempt: int) -> bool:
+        return name == "bank-01" and asked is question and attempt == 0
+
+    with fed.seats(out="given up") as seats:
+        train(fed, Wire(seats, losing_uploads(lost)))
         for seat in seats.values():
             check_log(fed, seat.ledger)
+            assert len([o for o in spent(seat.ledger) if o.question == question.value]) == 2
+            charged = seat.ledger.balance(fed.members[0].policy.limits).of(question.population)
+            price = price_of(fed.plan, fed.schema).price.of(question.population)
+            assert charged.charged_lifetime <= price
+    with fed.seats(out="no votes") as seats:
+        with pytest.raises(ProtocolError, match="no attempt is left"):
+            train(fed, Wire(seats, losing_uploads(lost, votes=False)))
+        for seat in seats.values():
+            check_log(fed, seat.ledger)
+            assert len([o for o in spent(seat.ledger) if o.question == question.value]) == 1
 
 
 def test_a_lying_coordinator_gets_no_more_answers_than_were_priced(tmp_path: Path) -> None:
     fed = federation(tmp_path, rounds=3, spare_attempts=2)
-    card = flat_card(fed.schema)
     with fed.seats() as seats:
-        seat = next(iter(seats.values()))
-        seat.accept(fed.plan)
-        seat.answer(fed.plan, Question.BINS, None)
+        table, seat = Table.of(fed, seats), seats["bank-00"]
+        assert isinstance(seat.send(table.open(Question.BINS)), Upload)
         answered = 0
         for number in range(fed.plan.rounds):
             for attempt in range(3):
-                reply = seat.send(
-                    Ask(
-                        plan=fed.plan.digest,
-                        question=Question.STEP,
-                        round=number,
-                        attempt=attempt,
-                        card=card,
-                    )
-                )
-                answered += isinstance(reply, Answer)
-                if not isinstance(reply, Answer):
-                    assert reply == Refuse(plan=fed.plan.digest, code=RefusalCode.OUT_OF_ORDER)
+                reply = seat.send(table.open(Question.STEP, round_=number, attempt=attempt))
+                answered += isinstance(reply, Upload)
+                if not isinstance(reply, Upload):
+                    assert reply == Refuse(code=RefusalCode.OUT_OF_ORDER)
         assert answered == 3 + 2
         total = sum(one.units for one in spent(seat.ledger))
         assert total == price_of(fed.plan, fed.schema).price.trained
@@ -280,22 +278,15 @@ def test_the_same_question_again_gets_the_same_answer_and_is_charged_once(tmp_pa
     fed = federation(tmp_path)
     card = flat_card(fed.schema)
     with fed.seats() as seats:
-        seat = next(iter(seats.values()))
-        seat.accept(fed.plan)
-        first = seat.answer(fed.plan, Question.STEP, card)
+        table, seat = Table.of(fed, seats), seats["bank-00"]
+        first = seat.send(table.open(Question.STEP))
         charged = len(spent(seat.ledger))
-        assert (first == seat.answer(fed.plan, Question.STEP, card)).all()
+        assert isinstance(first, Upload)
+        assert first == seat.send(table.open(Question.STEP))
         assert len(spent(seat.ledger)) == charged
-        other = seat.send(
-            Ask(
-                plan=fed.plan.digest,
-                question=Question.STEP,
-                round=0,
-                attempt=0,
-                card=card.__class__(base=1, bin_of_cell=card.bin_of_cell, weights=card.weights),
-            )
-        )
-        assert other == Refuse(plan=fed.plan.digest, code=RefusalCode.OUT_OF_ORDER)
+        changed = card.__class__(base=1, bin_of_cell=card.bin_of_cell, weights=card.weights)
+        other = seat.send(table.open(Question.STEP, changed))
+        assert other == Refuse(code=RefusalCode.OUT_OF_ORDER)
         assert len(spent(seat.ledger)) == charged
 
 
@@ -319,7 +310,7 @@ def check_charged_first(fed: Federation, *, out: str = "charged") -> None:
 
     with fed.seats(entropy=spying, out=out) as opened:
         seats.update(opened)
-        train(fed, Unreliable(opened, lambda *_: False))
+        train(fed, Wire(opened))
     assert set(drawn.values()) == {fed.plan.rounds + 2}
 
 
@@ -327,19 +318,18 @@ def test_an_answer_is_charged_before_its_noise_is_drawn(tmp_path: Path) -> None:
     check_charged_first(federation(tmp_path))
 
 
-def test_what_the_ledger_does_not_pay_for_draws_no_noise(tmp_path: Path) -> None:
+def test_what_the_ledger_does_not_pay_for_draws_no_noise_and_no_mask(tmp_path: Path) -> None:
     fed = federation(tmp_path)
-    with fed.seats() as seats:
-        name, seat = next(iter(seats.items()))
-        entropy = SeededEntropy(name)
-        seat.institution._entropy = entropy
-        seat.accept(fed.plan)
+    noises = {name: SeededEntropy(name) for name in names(4)}
+    with fed.seats(entropy=noises.__getitem__) as seats:
+        table = Table.of(fed, seats)
+        seat = seats["bank-00"]
+        before = seat.mask_entropy.calls
         seat.ledger.close_plan(fed.plan.digest)
-        reply = seat.send(
-            Ask(plan=fed.plan.digest, question=Question.BINS, round=0, attempt=0, card=None)
-        )
-        assert reply == Refuse(plan=fed.plan.digest, code=RefusalCode.UNAVAILABLE)
-        assert entropy.calls == 0
+        reply = seat.send(table.open(Question.BINS))
+        assert reply == Refuse(code=RefusalCode.UNAVAILABLE)
+        assert noises["bank-00"].calls == 0
+        assert seat.mask_entropy.calls == before
 
 
 def test_a_second_plan_beyond_the_limits_is_refused_before_the_table_is_read(
@@ -352,7 +342,7 @@ def test_a_second_plan_beyond_the_limits_is_refused_before_the_table_is_read(
     )
     again = signed_plan(fed.schema, invited=fed.plan.participation.invited, name="again")
     with fed.seats() as seats:
-        train(fed, Unreliable(seats, lambda *_: False))
+        train(fed, Wire(seats))
         seat = next(iter(seats.values()))
         Path(fed.members[0].table).unlink()
         reply = seat.send(Invite(plan=plan_toml(again)))
@@ -392,4 +382,4 @@ def test_the_reply_to_an_invitation_does_not_tell_how_many_people_there_are(
     with fed.seats() as seats:
         reply = next(iter(seats.values())).send(Invite(plan=plan_toml(fed.plan)))
         # The plan's figure is held against the institution's public one, never against the table.
-        assert reply == Refuse(plan="", code=RefusalCode.POLICY)
+        assert reply == Refuse(code=RefusalCode.POLICY)

@@ -25,6 +25,7 @@ from federation.model.scorecard import (
 from federation.pricing import bins_sum, evaluation_sum, step_sum
 from federation.privacy.events import LEAST_SHARE_VARIANCE
 from federation.query import BoundedSum, Question
+from federation.secure_aggregation.words import Masks
 from fedscore.planning import STANDARD_SCALE
 from tests.entropy import SeededEntropy
 from tests.federations import (
@@ -37,6 +38,7 @@ from tests.federations import (
 )
 from tests.privacy.reference_sum import Crowd, Person, reference_total
 from tests.steps import step_contribution
+from tests.unmasking import MASKS, unmasked
 
 INT64 = np.iinfo(np.int64)
 HOSTILE = (INT64.min, INT64.min + 1, -65537, -65536, -1, 0, 1, 65535, 65536, 65537, INT64.max)
@@ -140,9 +142,33 @@ def test_an_answer_is_given_whatever_rows_hold(crowd: Crowd, many: bool) -> None
         )
     )
     key = SeededEntropy(1)()
-    answered = door.answer(query, rows.blocks(5, many=many), noise_key=key).total
-    noise = door.answer(query, [], noise_key=key).total
+    answered = unmasked(door.answer(query, rows.blocks(5, many=many), noise_key=key, masks=MASKS))
+    noise = unmasked(door.answer(query, [], noise_key=key, masks=MASKS))
     assert (answered - noise).tolist() == reference_total(rows.people, rows.columns)
+
+
+@given(crowds(most_rows=3))
+@settings(max_examples=20, deadline=None, derandomize=True)
+def test_what_leaves_is_the_noised_sum_and_the_masks_whatever_rows_hold(crowd: Crowd) -> None:
+    query = question(crowd.columns)
+    key = SeededEntropy(2)()
+    total = door.sum_of(query, crowd.blocks(5, many=True))
+    noised = door.add_noise(total, query, noise_key=key)
+    answered = door.answer(query, crowd.blocks(3, many=True), noise_key=key, masks=MASKS)
+    assert np.array_equal(unmasked(answered), noised.total)
+    assert not np.array_equal(answered.words.view(np.int64), noised.total)
+
+
+def test_without_a_mask_nothing_leaves() -> None:
+    query = question((3, 2))
+    for masks in (
+        Masks(bits=64, added=(), subtracted=()),
+        Masks(bits=64, added=(), subtracted=(bytes(32),)),
+        Masks(bits=16, added=(bytes(32),), subtracted=()),
+        Masks(bits=64, added=(bytes(31),), subtracted=()),
+    ):
+        with pytest.raises(PrivacyError):
+            door.answer(query, [], noise_key=bytes(32), masks=masks)
 
 
 def test_the_bound_is_reached_so_that_it_is_the_sensitivity() -> None:
@@ -213,7 +239,7 @@ def test_starts_that_do_not_divide_the_rows_into_people_are_refused(starts: Tota
         person_starts=starts,
     )
     with pytest.raises(PrivacyError):
-        door.answer(question((3, 2)), [block], noise_key=bytes(32))
+        door.answer(question((3, 2)), [block], noise_key=bytes(32), masks=MASKS)
 
 
 def test_cells_too_wide_to_be_counted_and_values_in_a_table_are_refused() -> None:
@@ -229,7 +255,7 @@ def test_cells_too_wide_to_be_counted_and_values_in_a_table_are_refused() -> Non
     )
     for block in (wide, table):
         with pytest.raises(PrivacyError):
-            door.answer(question((3,)), [block], noise_key=bytes(32))
+            door.answer(question((3,)), [block], noise_key=bytes(32), masks=MASKS)
 
 
 # The three questions, from hostile codes: any byte, any outcome byte, any card within its bounds.

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clients.blocks import Block
-from clients.ledger import Ledger
+from clients.ledger import Head, Ledger
 from clients.snapshot import Snapshot
 from federation import door, pricing
 from federation.door import Clipped, Contribution
@@ -293,8 +293,9 @@ def charged_after_the_noise(patch: Patch) -> None:
     spend, answer = Ledger.spend, door.answer
     late: list[tuple[Ledger, Spent]] = []
 
-    def spend_later(ledger: Ledger, spent: Spent) -> None:
+    def spend_later(ledger: Ledger, spent: Spent) -> Head:
         late.append((ledger, spent))
+        return ledger.head()
 
     def answer_then_spend(*arguments: object, **named: object) -> object:
         given = answer(*arguments, **named)

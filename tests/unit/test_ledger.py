@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from clients.ledger import Ledger
-from federation.canonical import digest
+from clients.ledger import Head, Ledger
+from federation.canonical import Digest, digest
 from federation.errors import BudgetExhausted, ConfigurationError, LedgerCorrupt, PrivacyError
 from federation.privacy.ledger_entries import (
     GENESIS,
     LATEST_TIME,
     Closed,
     Recorded,
+    Refunded,
     Reserved,
     Spent,
 )
@@ -28,6 +29,7 @@ from federation.privacy.units import BudgetUnits, Population, Price
 
 PLAN, OTHER_PLAN, SPLIT = digest("test/plan", b"1"), digest("test/plan", b"2"), digest("test/split")
 PRICE = Price(trained=BudgetUnits(1000), held_out=BudgetUnits(50))
+ALONE = Price(trained=BudgetUnits(700), held_out=BudgetUnits(30))
 LIMITS = Limits(lifetime=BudgetUnits(1500), yearly=BudgetUnits(1200))
 
 
@@ -46,8 +48,16 @@ def attempt(number: int, units: int = 3) -> Spent:
     )
 
 
+def refund(number: int) -> Refunded:
+    return Refunded(plan=PLAN, question="train", round=number, attempt=0)
+
+
+def reserve(ledger: Ledger, plan: Digest = PLAN) -> Head:
+    return ledger.reserve(plan, PRICE, alone=ALONE, split=SPLIT, limits=LIMITS)
+
+
 def fill(ledger: Ledger, attempts: int) -> None:
-    ledger.reserve(PLAN, PRICE, SPLIT, LIMITS)
+    reserve(ledger)
     for number in range(attempts):
         ledger.spend(attempt(number))
 
@@ -105,7 +115,7 @@ def crashed_copy(path: Path, folder: Path) -> Path:
 def test_everything_written_is_there_after_reopening(path: Path) -> None:
     with Ledger.create(path, noon) as ledger:
         assert ledger.head() == (0, GENESIS)
-        assert ledger.reserve(PLAN, PRICE, SPLIT, LIMITS)[0] == 1
+        assert reserve(ledger)[0] == 1
         assert ledger.spend(attempt(0))[0] == 2
         head = ledger.close_plan(PLAN)
         assert head == ledger.head()
@@ -116,7 +126,7 @@ def test_everything_written_is_there_after_reopening(path: Path) -> None:
         assert ledger.balance(LIMITS) == standing
         ledger.verify()
     assert [entry.entry for entry in written] == [
-        Reserved(plan=PLAN, price=PRICE, split=SPLIT),
+        Reserved(plan=PLAN, price=PRICE, alone=ALONE, split=SPLIT),
         attempt(0),
         Closed(plan=PLAN),
     ]
@@ -124,11 +134,31 @@ def test_everything_written_is_there_after_reopening(path: Path) -> None:
     assert standing.open_plans == ()
 
 
+def test_what_was_refunded_is_not_charged_after_reopening_and_is_never_spent_again(
+    stored: Path,
+) -> None:
+    with Ledger.open(stored, noon) as ledger:
+        assert ledger.refund(refund(1)) == ledger.head()
+        for again in (refund(1), refund(3)):
+            with pytest.raises(PrivacyError, match="never spent, or was refunded before"):
+                ledger.refund(again)
+        assert ledger.head()[0] == 5
+    with Ledger.open(stored, noon) as ledger:
+        with pytest.raises(PrivacyError, match="spent before"):
+            ledger.spend(attempt(1))
+        ledger.spend(attempt(9, 994))  # of 1000, twice 3 are spent
+        ledger.close_plan(PLAN)
+        assert ledger.balance(LIMITS).trained.charged_lifetime == 3 + 3 + 994
+        with pytest.raises(PrivacyError, match="no open reservation"):
+            ledger.refund(refund(0))
+        ledger.verify()
+
+
 def test_an_open_reservation_counts_in_full_after_reopening(stored: Path) -> None:
     with Ledger.open(stored, noon) as ledger:
         assert ledger.balance(LIMITS).trained.charged_lifetime == 1000
         with pytest.raises(BudgetExhausted, match="200 are left"):
-            ledger.reserve(OTHER_PLAN, PRICE, SPLIT, LIMITS)
+            reserve(ledger, OTHER_PLAN)
 
 
 def test_only_its_owner_may_read_any_of_its_files(ledger: Ledger, path: Path) -> None:
@@ -155,14 +185,14 @@ def test_a_wrong_clock_is_refused_and_the_ledger_goes_on(path: Path) -> None:
     with Ledger.create(path, lambda: next(times)) as ledger:
         for _ in range(2):
             with pytest.raises(ConfigurationError, match="clock"):
-                ledger.reserve(PLAN, PRICE, SPLIT, LIMITS)
-        assert ledger.reserve(PLAN, PRICE, SPLIT, LIMITS)[0] == 1
+                reserve(ledger)
+        assert reserve(ledger)[0] == 1
 
 
 def test_a_refusal_writes_nothing_and_the_ledger_goes_on(ledger: Ledger) -> None:
     before = ledger.entries()
     with pytest.raises(PrivacyError, match="reserved once"):
-        ledger.reserve(PLAN, PRICE, SPLIT, LIMITS)
+        reserve(ledger)
     with pytest.raises(PrivacyError, match="spent before"):
         ledger.spend(attempt(0))
     with pytest.raises(BudgetExhausted):
@@ -193,6 +223,7 @@ def test_a_closed_ledger_refuses_everything(ledger: Ledger) -> None:
         ledger.verify,
         lambda: ledger.balance(LIMITS),
         lambda: ledger.spend(attempt(9)),
+        lambda: ledger.refund(refund(0)),
     ]
     for use in uses:
         with pytest.raises(ConfigurationError, match="is closed"):
@@ -393,6 +424,7 @@ def forged(path: Path, *statements: str) -> None:
         ("UPDATE entry SET body = 'x' WHERE sequence = 4", 4),
         ("UPDATE entry SET body = cast(X'7bff7d' AS TEXT) WHERE sequence = 4", 4),
         ("UPDATE entry SET kind = 'refunded' WHERE sequence = 4", 4),
+        ("UPDATE entry SET kind = 'forgiven' WHERE sequence = 4", 4),
         ("UPDATE entry SET kind = 'closed' WHERE sequence = 4", 4),
         ("UPDATE entry SET time = time + 1 WHERE sequence = 2", 2),
         ("UPDATE entry SET time = -1 WHERE sequence = 1", 1),
@@ -416,6 +448,13 @@ def test_a_row_that_follows_in_the_chain_but_breaks_a_rule_is_found(stored: Path
     last = replayed(stored)[-1]
     inserted(stored, Recorded(sequence=5, time=last.time, previous=last.hash(), entry=last.entry))
     with pytest.raises(LedgerCorrupt, match=r"at sequence 5: .*spent before"):
+        Ledger.open(stored, noon)
+
+
+def test_a_refund_of_what_was_never_spent_is_found_in_a_stored_ledger(stored: Path) -> None:
+    last = replayed(stored)[-1]
+    inserted(stored, Recorded(sequence=5, time=last.time, previous=last.hash(), entry=refund(7)))
+    with pytest.raises(LedgerCorrupt, match=r"at sequence 5: .*never spent"):
         Ledger.open(stored, noon)
 
 

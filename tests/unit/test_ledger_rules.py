@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from federation.privacy.ledger_entries import (
     Closed,
     Entry,
     Recorded,
+    Refunded,
     Reserved,
     Spent,
 )
@@ -35,6 +37,8 @@ from federation.privacy.units import LARGEST_UNITS, BudgetUnits, Population, Pri
 
 PLANS = tuple(digest("test/plan", bytes([number])) for number in range(6))
 SPLIT, OTHER_SPLIT = digest("test/split", b"1"), digest("test/split", b"2")
+BOTH = Price(trained=BudgetUnits(3), held_out=BudgetUnits(3))
+ALONE = Price(trained=BudgetUnits(3), held_out=BudgetUnits(2))
 NOT_UNITS = (-1, 2**62 + 1, True, 1.0, math.nan, math.inf, -math.inf, "1", None)
 
 
@@ -50,7 +54,7 @@ def reserved(
     plan: int = 0, trained: int = 10, held_out: int = 5, split: Digest = SPLIT
 ) -> Reserved:
     price = Price(trained=units(trained), held_out=units(held_out))
-    return Reserved(plan=PLANS[plan], price=price, split=split)
+    return Reserved(plan=PLANS[plan], price=price, alone=ALONE, split=split)
 
 
 def spent(
@@ -70,6 +74,12 @@ def spent(
         population=population,
         units=units(number),
     )
+
+
+def refunded(
+    plan: int = 0, *, question: str = "train", round: int = 0, attempt: int = 0
+) -> Refunded:
+    return Refunded(plan=PLANS[plan], question=question, round=round, attempt=attempt)
 
 
 def closed(plan: int = 0) -> Closed:
@@ -113,6 +123,24 @@ HELD_OUT = Population.HELD_OUT
         ((reserved(),), spent(0, 6, HELD_OUT), BudgetExhausted, "5 are left of the 5"),
         ((reserved(), spent(0, 8)), spent(0, 3, round=1), BudgetExhausted, "2 are left of the 10"),
         ((reserved(held_out=0),), spent(0, 1, HELD_OUT), BudgetExhausted, "0 are left"),
+        ((), refunded(), PrivacyError, "no open reservation"),
+        ((reserved(),), refunded(), PrivacyError, "never spent"),
+        ((reserved(), spent()), refunded(1), PrivacyError, "no open reservation"),
+        ((reserved(), spent(), reserved(1)), refunded(1), PrivacyError, "never spent"),
+        ((reserved(), spent()), refunded(attempt=1), PrivacyError, "never spent"),
+        ((reserved(), spent()), refunded(round=1), PrivacyError, "never spent"),
+        ((reserved(), spent()), refunded(question="bins"), PrivacyError, "never spent"),
+        ((reserved(), spent(), refunded()), refunded(), PrivacyError, "refunded before"),
+        ((reserved(), spent(), refunded()), spent(), PrivacyError, "spent before"),
+        ((reserved(), spent(), refunded()), spent(0, 1, HELD_OUT), PrivacyError, "spent before"),
+        ((reserved(), spent(), closed()), refunded(), PrivacyError, "no open reservation"),
+        ((reserved(), spent(), refunded(), closed()), spent(), PrivacyError, "no open"),
+        (
+            (reserved(), spent(0, 8), refunded()),
+            spent(0, 11, attempt=1),
+            BudgetExhausted,
+            "asks 11 .* 10 are left of the 10",
+        ),
     ],
 )
 def test_an_entry_that_breaks_a_rule_is_refused_and_changes_nothing(
@@ -134,6 +162,7 @@ def test_an_entry_that_breaks_a_rule_is_refused_and_changes_nothing(
         spent(question="bins"),
         closed(),
         reserved(1),
+        refunded(),
     ],
 )
 def test_another_attempt_round_question_or_plan_is_accepted(entry: Entry) -> None:
@@ -163,9 +192,14 @@ def test_another_attempt_round_question_or_plan_is_accepted(entry: Entry) -> Non
             lambda bad=bad: Closed(plan=bad)
             for bad in ("", "0" * 63, "0" * 65, "A" * 64, "0" * 63 + "\n", None)
         ),
+        *(lambda bad=bad: refunded(round=bad) for bad in NOT_UNITS),
+        *(lambda bad=bad: refunded(attempt=bad) for bad in NOT_UNITS),
+        *(lambda bad=bad: refunded(question=bad) for bad in ("", "a" * 41, "Train", None)),
+        lambda: Refunded(plan=Digest("x"), question="train", round=0, attempt=0),
         lambda: reserved(split=Digest("x")),
-        lambda: Reserved(plan=Digest("x"), price=reserved().price, split=SPLIT),
-        lambda: Reserved(plan=PLANS[0], price=None, split=SPLIT),  # type: ignore[arg-type] # refused
+        lambda: Reserved(plan=Digest("x"), price=ALONE, alone=ALONE, split=SPLIT),
+        lambda: Reserved(plan=PLANS[0], price=None, alone=ALONE, split=SPLIT),  # type: ignore[arg-type] # refused
+        lambda: Reserved(plan=PLANS[0], price=ALONE, alone=None, split=SPLIT),  # type: ignore[arg-type] # refused
     ],
 )
 def test_a_value_outside_its_range_or_type_cannot_be_made(make: Callable[[], object]) -> None:
@@ -219,6 +253,10 @@ def test_the_hash_covers_every_field() -> None:
         Recorded(sequence=1, time=2, previous=GENESIS, entry=spent(round=1)),
         Recorded(sequence=1, time=2, previous=GENESIS, entry=spent(attempt=1)),
         Recorded(sequence=1, time=2, previous=GENESIS, entry=closed()),
+        Recorded(sequence=1, time=2, previous=GENESIS, entry=refunded()),
+        Recorded(sequence=1, time=2, previous=GENESIS, entry=refunded(attempt=1)),
+        Recorded(sequence=1, time=2, previous=GENESIS, entry=reserved()),
+        Recorded(sequence=1, time=2, previous=GENESIS, entry=replace(reserved(), alone=BOTH)),
     ]
     assert len({first.hash(), *(other.hash() for other in others)}) == len(others) + 1
 
@@ -234,9 +272,11 @@ def test_the_layout_of_an_entry_is_frozen() -> None:
 
 
 def test_every_kind_is_known_by_its_name() -> None:
-    for entry in (reserved(), spent(), closed()):
+    known = (reserved(), spent(), refunded(), closed())
+    for entry in known:
         recorded = Recorded(sequence=1, time=0, previous=GENESIS, entry=entry)
         assert KINDS[recorded.kind] is type(entry)
+    assert set(KINDS.values()) == {type(entry) for entry in known}
 
 
 def test_an_open_reservation_is_charged_in_full_and_a_closed_plan_what_it_spent() -> None:
@@ -244,6 +284,25 @@ def test_an_open_reservation_is_charged_in_full_and_a_closed_plan_what_it_spent(
     totals = [charged(balance(entries[:end], 0, limits(100, 100))) for end in range(6)]
     assert totals == [(0, 0), (10, 5), (10, 5), (20, 10), (14, 5), (14, 5)]
     assert balance(entries, 0, limits(100, 100)).open_plans == (PLANS[1],)
+
+
+def test_a_refund_gives_its_own_population_back_what_the_attempt_cost_and_no_more() -> None:
+    entries = history(
+        reserved(),
+        spent(0, 4),
+        spent(0, 2, HELD_OUT, question="evaluation"),
+        spent(0, 3, round=1),
+        refunded(),
+        closed(),
+    )
+    totals = [charged(balance(entries[:end], 0, limits(100, 100))) for end in range(7)]
+    assert totals == [(0, 0), *[(10, 5)] * 5, (3, 2)]
+
+
+def test_what_was_refunded_can_be_spent_on_another_attempt() -> None:
+    before = (reserved(), spent(0, 10), refunded())
+    account = fold(history(*before, spent(0, 10, attempt=1), closed()))
+    assert account.plans[PLANS[0]].charge(Population.TRAINED) == 10
 
 
 def test_the_populations_do_not_add_and_the_larger_limits() -> None:
@@ -322,7 +381,7 @@ Step = tuple[str, int, int, int, Population, int]
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["reserve", "spend", "spend", "spend", "close"]),
+        st.sampled_from(["reserve", "spend", "spend", "spend", "refund", "refund", "close"]),
         st.integers(0, len(PLANS) - 1),
         st.integers(0, 40),
         st.integers(0, 3),
@@ -348,6 +407,8 @@ def run(steps: list[Step], allowed: Limits) -> list[tuple[int, Recorded]]:
                 check_reservation(account, entry, now, allowed)
             elif action == "spend":
                 entry = spent(plan, number, population, round=round)
+            elif action == "refund":
+                entry = refunded(plan, round=round)
             else:
                 entry = closed(plan)
             recorded = following(account, now, entry)
@@ -359,12 +420,16 @@ def run(steps: list[Step], allowed: Limits) -> list[tuple[int, Recorded]]:
 
 
 def spending(entries: list[Recorded], plan: Digest, population: Population) -> int:
+    """What un-refunded attempts cost, counted from the entries alone."""
+    found = [recorded.entry for recorded in entries]
+    back = {(e.plan, e.question, e.round, e.attempt) for e in found if isinstance(e, Refunded)}
     return sum(
-        recorded.entry.units
-        for recorded in entries
-        if isinstance(recorded.entry, Spent)
-        and recorded.entry.plan == plan
-        and recorded.entry.population is population
+        entry.units
+        for entry in found
+        if isinstance(entry, Spent)
+        and entry.plan == plan
+        and entry.population is population
+        and (entry.plan, entry.question, entry.round, entry.attempt) not in back
     )
 
 
@@ -412,6 +477,19 @@ def test_closing_releases_exactly_what_was_reserved_and_never_spent(
             for population, was, is_now in zip(Population, before, after, strict=True):
                 unspent = prices[plan].of(population) - spending(entries, plan, population)
                 assert was - is_now == unspent
+
+
+@given(steps=STEPS, allowed=LIMITS)
+def test_every_attempt_is_spent_once_and_refunded_at_most_once_after_it(
+    steps: list[Step], allowed: Limits
+) -> None:
+    seen: dict[tuple[Digest, str, int, int], list[str]] = {}
+    for _, recorded in run(steps, allowed):
+        entry = recorded.entry
+        if isinstance(entry, Spent | Refunded):
+            key = (entry.plan, entry.question, entry.round, entry.attempt)
+            seen.setdefault(key, []).append(recorded.kind)
+    assert all(story in (["spent"], ["spent", "refunded"]) for story in seen.values())
 
 
 @given(steps=STEPS, allowed=LIMITS, cut=st.integers(0, 40))

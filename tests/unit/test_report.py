@@ -171,19 +171,29 @@ def test_equal_input_gives_equal_bytes(real: Demo, page: str, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_the_warning_about_masks_follows_from_the_statement(
+def test_the_report_says_against_whom_it_promises_what_and_follows_the_statement(
     real: Demo, page: str, tmp_path: Path
 ) -> None:
-    assert page.count("Masks were not run") == 2
+    said = real.as_staged.release.statement
+    shown = " ".join(Page(page).text.split())
+    assert shown.count(said.against) == 2
+    assert shown.count("The coordinator saw totals only.") == 1
+    assert said.assumption in shown
+    assert f"ε is {said.epsilon_coordinator_alone:.3g}." in shown
+    assert "not run" not in shown
     release = real.as_staged.release
-    statement = msgspec.structs.replace(release.statement, masks="masks run")
+    statement = msgspec.structs.replace(
+        said, epsilon_coordinator_alone=0.321, held_out_epsilon_coordinator_alone=0.234
+    )
     run = msgspec.structs.replace(
         real.as_staged, release=msgspec.structs.replace(release, statement=statement)
     )
-    masked = Demo(
+    other = Demo(
         plan=real.plan, schema=real.schema, as_staged=run, shared_only=run, everything=run
     )
-    assert "Masks were not run" not in write_report(masked, tmp_path / "masked.html").read_text()
+    text = Page(write_report(other, tmp_path / "other.html").read_text()).text
+    assert text.count("0.321") == 2
+    assert text.count("0.234") == 1
 
 
 @pytest.mark.slow

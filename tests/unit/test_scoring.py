@@ -130,7 +130,7 @@ def card(
             )
         )
     return Release(
-        format=1,
+        format=2,
         federation="test",
         plan_name="test",
         plan="0" * 64,
@@ -151,9 +151,8 @@ def card(
             unit="",
             neighbours="",
             against="",
-            epsilon_unmasked=1.0,
-            held_out_epsilon_unmasked=1.0,
-            masks="",
+            epsilon_coordinator_alone=1.0,
+            held_out_epsilon_coordinator_alone=1.0,
             assumption="",
         ),
         report=Report(overall=None, groups=(), noise_per_band=0.0),

@@ -13,18 +13,25 @@ from typing import Any, Final
 import numpy as np
 
 from federation import canonical
-from federation.door import Masked
 from federation.messages import (
+    Abort,
     Accept,
-    Ask,
+    Begin,
+    Begun,
     Close,
     Closed,
+    Coins,
     Invite,
+    Join,
+    Joined,
+    Noted,
+    Open,
+    Refund,
     RefusalCode,
     Refuse,
     Reply,
     Request,
-    answered,
+    Voted,
     encode,
 )
 from federation.model.scorecard import AdditiveCard
@@ -33,8 +40,21 @@ from federation.population import Split, key_hashes
 from federation.privacy.discrete_gaussian import sample
 from federation.privacy.entropy import Keystream
 from federation.query import Question
+from federation.secure_aggregation.roster import roster_toml
+from federation.secure_aggregation.session import Announcement
+from federation.secure_aggregation.survivors import Reveal, SetSigned
 from tests.entropy import SeededEntropy
-from tests.federations import KEY, NOW, OTHER_KEY, SALT, names, signed_plan, small_schema
+from tests.federations import (
+    KEY,
+    NOW,
+    OTHER_KEY,
+    SALT,
+    names,
+    roster_of,
+    signed_plan,
+    small_schema,
+)
+from tests.vectors import masking, refusals
 
 DIRECTORY: Final = Path(__file__).parent
 KEYS: Final = (bytes(32), bytes(range(32)), b"\xff" * 32, SeededEntropy("vector")())
@@ -43,20 +63,50 @@ DIGEST: Final = "ab" * 32
 CARD: Final = AdditiveCard(
     base=-5, bin_of_cell=((0, 1, 1), (0, 0)), weights=((-32768, 32768), (7,))
 )
-ASK: Final = Ask(plan=DIGEST, question=Question.STEP, round=3, attempt=1, card=CARD)
+BYTES: Final = bytes(range(32))
+SIGNATURE: Final = bytes(range(64))
+ASKED: Final = Open(
+    session=BYTES,
+    question=Question.STEP,
+    round=3,
+    attempt=1,
+    card=CARD,
+    coins=Coins(context=BYTES, coins=(BYTES, bytes(32))),
+    signature="ef" * 64,
+)
+ANNOUNCEMENT: Final = Announcement(institution="bank-00", key=BYTES, signature=SIGNATURE)
+PLAYED: Final = refusals.ATTEMPT
 
 MESSAGES: Final[dict[str, Request | Reply]] = {
-    "invite": Invite(plan="format = 1\n"),
-    "ask for bins": Ask(plan=DIGEST, question=Question.BINS, round=0, attempt=0, card=None),
-    "ask for a step": ASK,
-    "ask for the evaluation": Ask(
-        plan=DIGEST, question=Question.EVALUATION, round=0, attempt=0, card=CARD
+    "invite": Invite(plan="format = 2\n"),
+    "begin": Begin(plan=DIGEST, session=BYTES),
+    "join": Join(session=BYTES, announcements=(ANNOUNCEMENT,)),
+    "open bins": Open(
+        session=BYTES,
+        question=Question.BINS,
+        round=0,
+        attempt=0,
+        card=None,
+        coins=None,
+        signature="",
     ),
-    "close with a release": Close(plan=DIGEST, release=b"{}"),
-    "close without": Close(plan=DIGEST, release=b""),
+    "open a step": ASKED,
+    "survivors": PLAYED.told(0),
+    "reveal": Reveal(context=BYTES, signers=(0, 2, 300), signatures=(SIGNATURE, b"", SIGNATURE)),
+    "abort": Abort(context=BYTES),
+    "refund": Refund(context=BYTES, voters=(0, 1), votes=(SIGNATURE, SIGNATURE)),
+    "close with a release": Close(plan=DIGEST, release=b"{}", coins=ASKED.coins),
+    "close without": Close(plan=DIGEST, release=b"", coins=None),
     "accept": Accept(plan=DIGEST, ledger_sequence=7, ledger_head="cd" * 32),
-    "answer": answered(ASK, Masked(total=np.array([0, -1, 2**62, -(2**63), 65536]))),
-    "refuse": Refuse(plan="", code=RefusalCode.OUT_OF_ORDER),
+    "begun": Begun(session=BYTES, announcement=ANNOUNCEMENT),
+    "joined": Joined(session=BYTES),
+    "upload": PLAYED.collected.uploads[2],
+    "set signed": SetSigned(context=BYTES, signature=SIGNATURE),
+    "revealed": PLAYED.revealed()[2],
+    "voted": Voted(context=BYTES, signature=SIGNATURE),
+    "noted": Noted(context=BYTES),
+    "refuse": Refuse(code=RefusalCode.OUT_OF_ORDER),
+    "refuse a peer": Refuse(code=RefusalCode.PEER, peer="bank-00"),
     "closed": Closed(plan=DIGEST, ledger_sequence=2**40, ledger_head="00" * 32),
 }
 
@@ -133,6 +183,18 @@ def plans() -> list[dict[str, str]]:
     return found
 
 
+def rosters() -> list[dict[str, Any]]:
+    """Returns a signed roster as TOML, with digest and the coordinator's key."""
+    roster = roster_of(signed_plan(small_schema()))
+    return [
+        {
+            "toml": roster_toml(roster),
+            "digest": roster.digest,
+            "coordinator": canonical.public_key_of(KEY),
+        }
+    ]
+
+
 def splits() -> list[dict[str, Any]]:
     """Returns the hash of some person keys and the threshold below which they are held out."""
     split = Split(salt=SALT, held_out_fraction=0.25)
@@ -156,6 +218,15 @@ FROZEN: Final[dict[str, Callable[[], Any]]] = {
     "messages.json": messages,
     "plans.json": plans,
     "split.json": splits,
+    "rosters.json": rosters,
+    "sessions.json": masking.sessions,
+    "contexts.json": masking.contexts,
+    "attempts.json": masking.attempts,
+    "shamir.json": masking.shares,
+    "merkle.json": masking.trees,
+    "votes.json": masking.votes,
+    "coins.json": masking.coins,
+    "refusals.json": refusals.refusals,
 }
 
 
