@@ -170,6 +170,8 @@ class MaskedSums:
             for name, reply in sorted(replies.items())
             if isinstance(reply, Begun) and self._is_valid(terms, name, reply.announcement)
         )
+        keys = [one.key for one in announced]  # equal ones would cancel: nobody joins with them
+        announced = tuple(one for one in announced if keys.count(one.key) == 1)
         self._require_quorum([one.institution for one in announced], "announced a key", replies)
         group = Group.of(terms, announced)
         joining = Join(session=terms.session, announcements=announced)
@@ -419,8 +421,9 @@ class _Attempt:
         """Leaves out both of each pair that is at odds, from here on: one of the two is at fault.
 
         Whoever is at odds with more than c others is at odds with an honest one, and so at fault
-        for certain: the others of these pairs stay.
+        for certain: the others of these pairs stay. Whoever is left out already is not heard.
         """
+        at_odds = [pair for pair in at_odds if not self._sums._left_out & set(pair)]
         with_whom: dict[int, set[int]] = {}
         for one, other in at_odds:
             with_whom.setdefault(one, set()).add(other)
@@ -441,6 +444,9 @@ class _Attempt:
                     self._set_signatures[place] = reply.signature
 
     def _note(self, institution: str, accuser: str, what: str) -> None:
+        """Notes a fault; whoever is at fault for certain, as we see ourselves, is left out."""
+        if not accuser:
+            self._sums._left_out.add(self._group.members.index(institution))
         self._faults.append(Fault(institution=institution, accuser=accuser, what=what))
 
     def give_up(self) -> bool:

@@ -325,18 +325,21 @@ class Federation:
         pinned = roster_of(self.plan) if roster is None else roster
         with ExitStack() as files:
             yield {
-                member.id: self._seat(member, pinned, out, entropy(member.id), time, files)
+                member.id: self._seat(
+                    member, files, roster=pinned, out=out, entropy=entropy(member.id), time=time
+                )
                 for member in self.members
             }
 
     def _seat(
         self,
         member: Configuration,
+        files: ExitStack,
+        *,
         roster: Roster,
         out: str,
         entropy: Entropy,
         time: Callable[[], int],
-        files: ExitStack,
     ) -> Seat:
         workspace = self.directory / out / member.id
         workspace.mkdir(mode=0o700, exist_ok=True)

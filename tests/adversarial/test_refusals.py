@@ -714,6 +714,9 @@ def test_an_attempt_is_signed_by_the_coordinator(spoken):
         {"round": -1},
         {"attempt": 2},
         {"attempt": -1},
+        {"attempt": 2**62},
+        {"attempt": 2**63},
+        {"attempt": 2**64 - 1},
         {"card": None},
         {"question": Question.BINS},
         {"session": bytes(32)},
@@ -725,19 +728,10 @@ def test_an_attempt_is_signed_by_the_coordinator(spoken):
 def test_a_question_that_the_plan_does_not_have_is_refused(spoken, changes):
     right = spoken.opening(Question.STEP, card=card())
     wrong = msgspec.structs.replace(right, **changes)
-    with suppress(ConfigurationError, OverflowError):  # else nobody can say what it means
+    with suppress(ConfigurationError, ProtocolError):  # else nobody can say what it means
         wrong = spoken.signed(wrong)
 
     refused(spoken.seat(0), {"the question": wrong})
-    asked = spoken.ask(Question.STEP, card=card())
-    assert (asked.open().total == asked.plain()).all()
-
-
-@pytest.mark.parametrize("attempt", [2**63, 2**64 - 1])
-def test_a_number_that_no_file_can_keep_is_refused(spoken, attempt):
-    wrong = spoken.opening(Question.STEP, card=card(), attempt=attempt)
-
-    refused(spoken.seat(0), {"the attempt": wrong}, RefusalCode.UNAVAILABLE)
     asked = spoken.ask(Question.STEP, card=card())
     assert (asked.open().total == asked.plain()).all()
 

@@ -82,7 +82,9 @@ def test_everything_an_institution_says_in_an_attempt_is_noted_before_it_is_retu
     said = {"open": 1, "survivors": 2, "reveal": 1, "abort": 1}
     for method in ast.walk(tree):
         if isinstance(method, ast.FunctionDef) and method.name in said:
-            names = [ast.unparse(node.func) for node in ast.walk(method) if isinstance(node, ast.Call)]
+            names = [
+                ast.unparse(node.func) for node in ast.walk(method) if isinstance(node, ast.Call)
+            ]
             assert names.count("self._say") == said.pop(method.name)
             assert sum(isinstance(node, ast.Return) for node in ast.walk(method)) == 1
     assert said == {}

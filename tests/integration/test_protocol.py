@@ -31,7 +31,7 @@ from federation.privacy.units import Population
 from federation.query import Question
 from federation.schema import load_schema
 from federation.secure_aggregation.roster import Member
-from federation.secure_aggregation.survivors import Reveal, Revealed, SetSigned, Survivors
+from federation.secure_aggregation.survivors import Revealed, SetSigned, Survivors
 from federation.secure_aggregation.upload import Upload
 from server.training import Progress, run_training
 from tests.exchanges import Table, Wire, losing, masked_sums, silent, train
