@@ -62,11 +62,11 @@ BANKS: Final = Experiment(
 NATION: Final = Experiment(
     name="nation",
     question="What do people gain whom only the platform knows?",
-    minutes=1,
+    minutes=4,
     kind=ThinFiles,
     run=run_thin_files,
     answer=tables.answer_of_thin_files,
-    tables={"nation": tables.thin_files},
+    tables={"nation": tables.thin_files, "common_card": tables.common_card},
     plot=plots.thin_files,
 )
 

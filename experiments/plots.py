@@ -126,13 +126,16 @@ def thin_files(found: ThinFiles) -> Figure:
     count = len(found.nations)
     alone = [sum(n.books[i].alone for n in found.nations) / count for i in range(len(sizes))]
     axes.plot(sizes, alone, color=_PEER, marker="o", label="platform alone")
-    for card, line in (("federated", "--"), ("corrected", "-")):
-        after = [
-            sum(getattr(n.books[i], card)[0] for n in found.nations) / count
-            for i in range(len(sizes))
-        ]
-        label = f"{card}, epsilon {found.epsilons[0]:g}"
+    usual = found.common_epsilons.index(found.epsilons[0])
+    for kind, place, label, line in (
+        ("national", 0, "national card", ":"),
+        ("thin_file", 0, "thin-file card", "--"),
+        ("common_corrected", usual, "banks' card of common columns, corrected at home", "-"),
+    ):
+        after = [found.mean(i, place, kind) for i in range(len(sizes))]
         axes.plot(sizes, after, color=_OURS, linestyle=line, marker="o", label=label)
+    nobody = sum(one.common[usual] for one in found.nations) / count
+    axes.axhline(nobody, color=_OURS, linewidth=1, label="that card where it has lent to nobody")
     oracle = sum(one.oracle for one in found.nations) / count
     axes.axhline(oracle, color=_GREY, linewidth=1, label="the true odds")
     axes.set_xscale("log")
@@ -140,6 +143,7 @@ def thin_files(found: ThinFiles) -> Figure:
     axes.minorticks_off()
     axes.set_xlabel("people that the platform has lent to")
     axes.set_ylabel("AUC of people known to the platform only")
+    axes.set_title(f"epsilon {found.epsilons[0]:g}; means over {count} nations")
     axes.legend(fontsize=8)
     return figure
 
