@@ -272,18 +272,23 @@ def answer_of_banks(found: Banks) -> str:
 
 def answer_of_thin_files(found: ThinFiles) -> str:
     """Returns one sentence."""
-    books = found.nations[0].books
+    sizes = [book.book for book in found.nations[0].books]
     usual = found.common_epsilons.index(found.epsilons[0])
     parts = [
-        f"where the platform has lent to {books[place].book:,}: "
-        f"{found.gain(place, 0, 'national')[0]:+.3f} with the national card, "
-        f"{found.gain(place, 0, 'thin_file')[0]:+.3f} with a thin-file card, "
-        f"{found.gain(place, usual, 'common_corrected')[0]:+.4f} with the banks' card of common "
-        "columns corrected at home"
-        for place in (0, 1, len(books) - 1)
+        f"{card} "
+        + ", ".join(f"{found.gain(place, number, kind)[0]:+.4f}" for place in range(len(sizes)))
+        for card, number, kind in (
+            ("the banks' card of common columns, corrected at home,", usual, "common_corrected"),
+            ("thin-file card", 0, "thin_file"),
+            ("national card", 0, "national"),
+        )
     ]
     nobody = _mean(one.common[usual] for one in found.nations)
-    return f"AUC {nobody:.3f} instead of no card where it has lent to nobody; " + "; ".join(parts)
+    return (
+        f"over the platform's own card, epsilon {found.epsilons[0]:g}, where it has lent to "
+        f"{', '.join(f'{size:,}' for size in sizes)}: {'; '.join(parts)}; AUC {nobody:.3f} "
+        "instead of no card where it has lent to nobody"
+    )
 
 
 def _gain(gain: Gain) -> str:
