@@ -183,9 +183,7 @@ class Round:
 
     def close(self, *, release: bytes) -> None:
         """Tells everybody invited that the plan has ended: an acceptance may have been lost."""
-        self._exchange(
-            Close(plan=self._digest, release=release), self._plan.participation.invited
-        )
+        self._exchange(Close(plan=self._digest, release=release), self._plan.participation.invited)
 
     def _answers(self, ask: Ask, length: int) -> list[NDArray[np.int64]]:
         asked = (ask.plan, ask.question, ask.round, ask.attempt)
