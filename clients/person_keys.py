@@ -1,8 +1,8 @@
 """Where people begin in a stream of rows, who is held out, and whether anybody stands twice.
 
 Keys are compared as text, so a number in Parquet and its digits in CSV are the same person. Memory
-stays bounded for any number of people: 8-byte hashes of the keys wait until the whole table has been
-seen, those of more than a million people on disk, divided by their first bits.
+stays bounded for any number of people: 8-byte hashes of the keys wait until the whole table has
+been seen, those of more than a million people on disk, divided by their first bits.
 """
 
 import os

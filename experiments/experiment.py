@@ -62,8 +62,12 @@ class Setting:
     def step(self, made_from: Mapping[str, object], kind: type[T], compute: Callable[[], T]) -> T:
         """Returns one result, from the cache if it is there, and moves the bar."""
         found = self.cache.remember(made_from, kind, compute)
-        self._bar.advance(self._bar.task_ids[0])
+        self.advance()
         return found
+
+    def advance(self) -> None:
+        """Moves the bar by one step, for what is not kept."""
+        self._bar.advance(self._bar.task_ids[0])
 
     def last(self, kind: type[R]) -> R | None:
         """Returns the committed result of this experiment, None if there is none."""
