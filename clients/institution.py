@@ -68,6 +68,7 @@ class _Taking:
     """The plan this institution takes part in, and what it has answered of it."""
 
     plan: Plan
+    digest: Digest
     snapshot: Snapshot
     replies: dict[tuple[Question, int, int], tuple[bytes, bytes]] = field(default_factory=dict)
 
@@ -114,6 +115,7 @@ class Institution:
         self._most_people = most_people
         self._split = split
         self._policy = policy
+        self._limits = policy.limits
         self._ledger = ledger
         self._workspace = workspace
         self._clock = clock
@@ -192,7 +194,7 @@ class Institution:
     def _consider(self, invite: Invite) -> Accept:
         plan = self._checked(invite)
         price = self._price(plan)
-        balance = self._ledger.balance(self._policy.limits)
+        balance = self._ledger.balance(self._limits)
         for rule in consider(plan, price, self._policy, balance):
             if not rule.holds:
                 raise _Refused(rule.code, f"policy: not so: {rule.text}")
@@ -201,13 +203,12 @@ class Institution:
             raise _Refused(RefusalCode.OUT_OF_ORDER, "another plan is under way")
         if self._snapshot is None:
             raise _Refused(RefusalCode.UNAVAILABLE, "no snapshot has been prepared")
-        self._ledger.reserve(
-            plan.digest, price.price, plan.people.split.digest, self._policy.limits
-        )
-        self._taking = _Taking(plan=plan, snapshot=self._snapshot)
-        self._log(f"takes part in plan {plan.name} ({plan.digest[:16]}...)")
+        digest = plan.digest
+        self._ledger.reserve(digest, price.price, plan.people.split.digest, self._limits)
+        self._taking = _Taking(plan=plan, digest=digest, snapshot=self._snapshot)
+        self._log(f"takes part in plan {plan.name} ({digest[:16]}...)")
         sequence, head = self._ledger.head()
-        return Accept(plan=plan.digest, ledger_sequence=sequence, ledger_head=head)
+        return Accept(plan=digest, ledger_sequence=sequence, ledger_head=head)
 
     def _price(self, plan: Plan) -> PlanPrice:
         try:
@@ -257,7 +258,7 @@ class Institution:
         )
         self._ledger.spend(
             Spent(
-                plan=taking.plan.digest,
+                plan=taking.digest,
                 question=ask.question.value,
                 round=ask.round,
                 attempt=ask.attempt,
@@ -334,8 +335,8 @@ class Institution:
 
     def _close(self, request: Close) -> Closed:
         taking = self._taking
-        if taking is not None and taking.plan.digest == request.plan:
-            self._log(_said_of(request.release, taking.plan))
+        if taking is not None and taking.digest == request.plan:
+            self._log(_said_of(request.release, taking))
             self._end(taking)
         else:  # after a restart: nothing more will be answered, so what is left may return
             self._ledger.close_plan(Digest(request.plan))
@@ -349,12 +350,12 @@ class Institution:
             self._end(self._taking)
 
     def _end(self, taking: _Taking) -> None:
-        self._ledger.close_plan(taking.plan.digest)
+        self._ledger.close_plan(taking.digest)
         taking.snapshot.delete()
         self._snapshot, self._taking = None, None
 
     def _current(self, plan: str) -> _Taking:
-        if self._taking is None or self._taking.plan.digest != plan:
+        if self._taking is None or self._taking.digest != plan:
             raise _Refused(RefusalCode.OUT_OF_ORDER, "we do not take part in this plan")
         return self._taking
 
@@ -362,8 +363,9 @@ class Institution:
         return datetime.fromtimestamp(self._clock(), UTC)
 
 
-def _said_of(release: bytes, plan: Plan) -> str:
+def _said_of(release: bytes, taking: _Taking) -> str:
     """Returns what the institution's log says of the release it was given."""
+    plan = taking.plan
     if not release:
         return f"plan {plan.name} ended without a release"
     try:
@@ -371,6 +373,6 @@ def _said_of(release: bytes, plan: Plan) -> str:
         found.require_signed_by(plan.coordinator)
     except FedscoreError as error:
         return f"the release of plan {plan.name} is not trusted: {error}"
-    if found.plan != plan.digest:
+    if found.plan != taking.digest:
         return f"the release of plan {plan.name} is not trusted: it names another plan"
     return f"plan {plan.name} ended with release {found.digest[:16]}..., signature valid"

@@ -10,6 +10,7 @@ from experiments.confirmation import Confirmation, run_confirmation
 from experiments.datasets import GMSC, TAIWAN
 from experiments.experiment import Experiment
 from experiments.rounds import Rounds, run_rounds
+from experiments.scale import Scale, run_scale
 from experiments.thin_files import ThinFiles, run_thin_files
 
 COMPARISON: Final = Experiment(
@@ -70,9 +71,20 @@ NATION: Final = Experiment(
     plot=plots.thin_files,
 )
 
+SCALE: Final = Experiment(
+    name="scale",
+    question="How long does it take with hundreds of institutions?",
+    minutes=3,
+    kind=Scale,
+    run=run_scale,
+    answer=tables.answer_of_scale,
+    tables={"scale": tables.scale},
+    plot=plots.scale,
+)
+
 # Experiments differ in the type of their result, which their own functions agree on.
 EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
-    one.name: one for one in (COMPARISON, CONFIRMATION, ROUNDS, BANKS, NATION)
+    one.name: one for one in (COMPARISON, CONFIRMATION, ROUNDS, BANKS, NATION, SCALE)
 }
 
 

@@ -12,6 +12,7 @@ from experiments.confirmation import Confirmation, differences
 from experiments.datasets import DATASETS, GMSC, TAIWAN, Dataset
 from experiments.division import Score
 from experiments.rounds import OfSet, Rounds
+from experiments.scale import Scale
 from experiments.thin_files import ThinFiles
 
 MADDOCK: Final = {0.1: 0.843, 0.5: 0.845, 1.0: 0.847}
@@ -212,6 +213,25 @@ def _title_of(kind: str) -> str:
     return f"{title}, corrected" if kind.endswith("_corrected") else title
 
 
+def scale(found: Scale) -> str:
+    """Returns seconds and memory by the number of institutions."""
+    heads = ["institutions", "people", "seconds of set-up", "seconds of training"]
+    heads += ["ms a round and institution", "CPU seconds", "peak MB"]
+    rows = [
+        [
+            f"{one.institutions:,}",
+            f"{one.people:,}",
+            f"{one.setting_up:.1f}",
+            f"{one.training:.1f}",
+            f"{1000 * found.each(one):.1f}",
+            f"{one.cpu:.1f}",
+            f"{one.peak_bytes / 1e6:,.0f}",
+        ]
+        for one in found.sizes
+    ]
+    return f"{markdown(heads, rows)}\n\n{found.rounds} rounds; a machine with {found.cores} cores."
+
+
 def answer_of_comparison(found: Comparison) -> str:
     """Returns one sentence."""
     return (
@@ -288,6 +308,16 @@ def answer_of_thin_files(found: ThinFiles) -> str:
         f"over the platform's own card, epsilon {found.epsilons[0]:g}, where it has lent to "
         f"{', '.join(f'{size:,}' for size in sizes)}: {'; '.join(parts)}; AUC {nobody:.3f} "
         "instead of no card where it has lent to nobody"
+    )
+
+
+def answer_of_scale(found: Scale) -> str:
+    """Returns one sentence."""
+    largest = found.sizes[-1]
+    return (
+        f"{largest.institutions} institutions, {found.rounds} rounds, one after the other in one "
+        f"process: {largest.training:.0f} seconds after {largest.setting_up:.0f} of set-up, "
+        f"{largest.cpu:.0f} of CPU"
     )
 
 

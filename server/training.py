@@ -93,6 +93,7 @@ class Round:
     ) -> None:
         """Starts without participants; `invite` finds them."""
         self._plan = plan
+        self._digest = plan.digest
         self._transport = transport
         self._watch = watch
         self._accepted: tuple[str, ...] = ()
@@ -124,7 +125,7 @@ class Round:
         self._accepted = tuple(
             name
             for name, reply in replies.items()
-            if isinstance(reply, Accept) and reply.plan == self._plan.digest
+            if isinstance(reply, Accept) and reply.plan == self._digest
         )
         refusals = {
             name: str(reply.code) for name, reply in replies.items() if isinstance(reply, Refuse)
@@ -154,7 +155,7 @@ class Round:
         attempt = 0
         while True:
             ask = Ask(
-                plan=self._plan.digest,
+                plan=self._digest,
                 question=query.question,
                 round=round_,
                 attempt=attempt,
@@ -182,9 +183,7 @@ class Round:
 
     def close(self, *, release: bytes) -> None:
         """Tells everybody invited that the plan has ended: an acceptance may have been lost."""
-        self._exchange(
-            Close(plan=self._plan.digest, release=release), self._plan.participation.invited
-        )
+        self._exchange(Close(plan=self._digest, release=release), self._plan.participation.invited)
 
     def _answers(self, ask: Ask, length: int) -> list[NDArray[np.int64]]:
         asked = (ask.plan, ask.question, ask.round, ask.attempt)

@@ -22,6 +22,7 @@ from clients.configuration import Configuration
 from clients.institution import Institution
 from clients.ledger import Ledger
 from clients.policy import Policy
+from experiments.entropy import SeededEntropy
 from federation.canonical import public_key_of
 from federation.messages import (
     Accept,
@@ -41,7 +42,6 @@ from federation.schema import Schema, load_schema
 from fedscore.planning import new_plan
 from fedscore.simulation import InProcess, Simulation, simulate
 from server.training import Progress
-from tests.entropy import SeededEntropy
 
 KEY: Final = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 """The coordinator's key in every test."""

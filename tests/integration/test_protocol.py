@@ -1,5 +1,6 @@
 """What an institution says to a coordinator that errs or lies, and how rounds fail and resume."""
 
+import resource
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -27,7 +28,7 @@ from federation.pricing import price_of
 from federation.privacy.ledger_entries import Spent
 from federation.query import Question
 from federation.schema import load_schema
-from fedscore.simulation import InProcess
+from fedscore.simulation import InProcess, _allow_files
 from server.training import Progress, run_training
 from tests.federations import (
     _SMALL,
@@ -629,3 +630,17 @@ def test_the_first_reply_of_an_institution_names_its_ledgers_head(one):
     assert isinstance(seat.send(Close(plan=built.plan.digest, release=b"")), Closed)
     assert entries[0].sequence == 1
     assert isinstance(Accept(plan="", ledger_sequence=1, ledger_head=entries[0].hash()), Accept)
+
+
+def test_a_simulation_opens_more_ledgers_than_the_system_usually_allows_files():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        _allow_files(200)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 256
+        _allow_files(300)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (300, before[1])
+        with pytest.raises(ConfigurationError, match="simulate fewer"):
+            _allow_files(2**60)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

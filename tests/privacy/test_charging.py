@@ -10,6 +10,7 @@ import pytest
 
 from clients.ledger import Ledger
 from clients.policy import consider
+from experiments.entropy import SeededEntropy
 from federation.errors import ProtocolError
 from federation.messages import (
     Answer,
@@ -28,7 +29,7 @@ from federation.privacy.ledger_rules import Balance, PopulationBalance
 from federation.privacy.units import BudgetUnits, Delta, Epsilon, Population
 from federation.query import Question
 from server.training import run_training
-from tests.entropy import SeededEntropy, SpyingEntropy
+from tests.entropy import SpyingEntropy
 from tests.federations import (
     KEY,
     NOW,
