@@ -129,7 +129,7 @@ class Sessions:
         participation = self._taking.plan.participation
         terms = Terms(
             session=request.session,
-            plan=self._taking.plan.digest,
+            plan=self._taking.digest,
             roster=self._roster,
             threshold=participation.threshold,
             quorum=participation.quorum,

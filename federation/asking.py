@@ -77,7 +77,7 @@ def asking_of(
         group=group.digest,
         round_=position,
         attempt=attempt,
-        plan=bytes.fromhex(plan.digest),
+        plan=bytes.fromhex(group.terms.plan),
         model=model,
         query=hash_of("fedscore/query/2", canonical_json(msgspec.to_builtins(query))),
         bits=bits,

@@ -4,6 +4,7 @@ Beside the release it computes what nobody outside a simulation may know: exact 
 institution. They are marked "simulation only" wherever they are shown.
 """
 
+import resource
 import secrets
 import shutil
 import time
@@ -50,6 +51,8 @@ ROSTER_FILE: Final = "roster.toml"
 LEDGERS: Final = "ledgers"
 RECORDS: Final = "records"
 SNAPSHOTS: Final = "snapshots"
+_FILES_OF_A_LEDGER: Final = 4  # itself, its lock, its log, the log's index
+_OTHER_FILES: Final = 128
 
 
 def system_entropy() -> bytes:
@@ -178,6 +181,7 @@ def simulate(
     """
     if out.exists():
         raise ConfigurationError(f"{out} exists already. Name a new directory.")
+    _allow_files(_FILES_OF_A_LEDGER * len(members) + _OTHER_FILES)
     unfinished = out.with_name(out.name + ".unfinished")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)  # left by a run that was killed
@@ -202,6 +206,26 @@ def simulate(
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return simulation
+
+
+def _allow_files(files: int) -> None:
+    """Raises this process's limit of open files to `files` where it is lower.
+
+    A system's usual 1,024, or 256, are fewer than the ledgers of some hundred institutions need.
+
+    Raises:
+        ConfigurationError: the system does not allow so many.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= files:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    except (ValueError, OSError) as error:
+        raise ConfigurationError(
+            f"So many institutions need {files:,} open files, this system allows {hard:,}: raise "
+            "its hard limit (ulimit -Hn), or simulate fewer."
+        ) from error
 
 
 def _run(

@@ -92,6 +92,7 @@ class MaskedSums:
             watch: told about progress.
         """
         self._plan = plan
+        self._digest = plan.digest
         self._schema = schema
         self._roster = roster
         self._transport = transport
@@ -134,7 +135,7 @@ class MaskedSums:
         self._accepted = tuple(
             name
             for name, reply in replies.items()
-            if isinstance(reply, Accept) and reply.plan == self._plan.digest
+            if isinstance(reply, Accept) and reply.plan == self._digest
         )
         self._watch(
             Progress(
@@ -159,7 +160,7 @@ class MaskedSums:
         participation = self._plan.participation
         terms = Terms(
             session=self._entropy(),
-            plan=self._plan.digest,
+            plan=self._digest,
             roster=self._roster,
             threshold=participation.threshold,
             quorum=participation.quorum,
@@ -257,7 +258,7 @@ class MaskedSums:
 
     def close(self, *, release: bytes) -> None:
         """Tells everybody invited that the plan has ended: an acceptance may have been lost."""
-        closing = Close(plan=self._plan.digest, release=release, coins=self._coins)
+        closing = Close(plan=self._digest, release=release, coins=self._coins)
         self._exchange(closing, self._plan.participation.invited)
         self.transcript.end(load_release(release).digest if release else "", self._key)
 

@@ -16,6 +16,7 @@ from types import EllipsisType
 import msgspec
 import numpy as np
 
+from experiments.entropy import SeededEntropy
 from federation import canonical
 from federation.asking import OPEN_LABEL, Asking, asking
 from federation.errors import FedscoreError
@@ -43,7 +44,6 @@ from federation.transport import Transport
 from fedscore.simulation import InProcess
 from server.rounds import MaskedSums
 from server.training import Progress, run_training
-from tests.entropy import SeededEntropy
 from tests.federations import (
     KEY,
     NOW,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from experiments.entropy import SeededEntropy
 from experiments.plain import plain_sums
 from federation.messages import Open
 from federation.query import UNITS_PER_ONE, Question
@@ -19,7 +20,6 @@ from federation.secure_aggregation.survivors import Revealed, SetSigned
 from federation.secure_aggregation.upload import Upload
 from federation.secure_aggregation.words import from_words, to_words, word_type
 from server.training import Total
-from tests.entropy import SeededEntropy
 from tests.exchanges import Table, Wire, losing, masked_sums, silent
 from tests.federations import Federation, Seat, federation, flat_card
 

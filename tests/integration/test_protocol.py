@@ -1,5 +1,6 @@
 """What an institution says to a coordinator that errs or lies, and how rounds fail and resume."""
 
+import resource
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,6 +34,7 @@ from federation.schema import load_schema
 from federation.secure_aggregation.roster import Member
 from federation.secure_aggregation.survivors import Revealed, SetSigned, Survivors
 from federation.secure_aggregation.upload import Upload
+from fedscore.simulation import _allow_files
 from server.training import Progress, run_training
 from tests.exchanges import Table, Wire, losing, masked_sums, silent, train
 from tests.federations import (
@@ -797,3 +799,17 @@ def test_an_acceptance_names_the_ledgers_head(tmp_path):
         accepted = seats["bank-00"].accept(built.plan)
         (reserved,) = seats["bank-00"].ledger.entries()
     assert (accepted.ledger_sequence, accepted.ledger_head) == (1, reserved.hash())
+
+
+def test_a_simulation_opens_more_ledgers_than_the_system_usually_allows_files():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        _allow_files(200)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 256
+        _allow_files(300)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (300, before[1])
+        with pytest.raises(ConfigurationError, match="simulate fewer"):
+            _allow_files(2**60)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
