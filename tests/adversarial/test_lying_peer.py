@@ -31,7 +31,6 @@ from federation.messages import (
     Open,
     RefusalCode,
     Refuse,
-    Reply,
     Request,
     Voted,
     decode_reply,
@@ -222,6 +221,9 @@ REPLACED: Final[dict[str, Callable[[Seat, Upload], Upload]]] = {
     "a header for another context": lambda seat, upload: again(upload, bytes(32)),
     "a header under another name": lambda seat, upload: again(
         upload, upload.context, institution="bank-1"
+    ),
+    "a header of its own under another name": lambda seat, upload: again(
+        upload, upload.context, by="bank-2", institution="bank-1"
     ),
     "a header that it did not sign": lambda seat, upload: msgspec.structs.replace(
         upload, header=msgspec.structs.replace(upload.header, noise=bytes(32))
@@ -635,6 +637,19 @@ def test_an_announcement_that_its_sender_did_not_sign_is_left_out(tmp_path, chan
         found.require_plain(found.step(), *everybody(plan, but=("bank-2",)))
 
 
+def test_anothers_announcement_is_no_announcement_and_does_that_one_no_harm(tmp_path):
+    plan = plan_of(4)
+    with room(tmp_path, plan, invited=False) as spoken:
+
+        def copied(found: Begun, request: Begin) -> Begun:
+            announcing = spoken.seats["bank-1"].institution._entered.sessions._announcing
+            return msgspec.structs.replace(found, announcement=announcing.announcement)
+
+        found = Told(spoken, {"bank-2": announced_lie(copied)})
+        with found.begun():
+            found.require_plain(found.step(), *everybody(plan, but=("bank-2",)))
+
+
 def test_an_announcement_of_an_earlier_session_is_left_out(tmp_path):
     plan = plan_of(4)
     first: list[Begun] = []
@@ -767,6 +782,7 @@ def test_below_the_quorum_the_plan_ends_and_only_what_was_spent_stays_charged(tm
             found.step()
 
         assert not any(one.total for one in found.attempts())
+        assert found.faults() == set(), "silence is no lie"
         for name in everybody(plan, but=tuple(lies)):
             require_only_the_spent_charged(spoken.seats[name])
 
@@ -834,24 +850,31 @@ def test_bins_that_somebody_released_for_are_not_asked_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "vote",
+    ("vote", "faults"),
     [
-        lambda seat, context: Voted(context=context, signature=bytes(64)),
-        lambda seat, context: Voted(context=bytes(32), signature=bytes(64)),
-        lambda seat, context: Refuse(code=RefusalCode.UNAVAILABLE),
+        pytest.param(
+            lambda context: Voted(context=context, signature=bytes(64)),
+            {("bank-2", "")},
+            id="unsigned",
+        ),
+        pytest.param(
+            lambda context: Voted(context=bytes(32), signature=bytes(64)),
+            set(),
+            id="for another attempt",
+        ),
+        pytest.param(lambda context: Refuse(code=RefusalCode.UNAVAILABLE), set(), id="none"),
     ],
-    ids=["unsigned", "for another attempt", "none"],
 )
-def test_a_vote_that_is_none_does_not_count(tmp_path, vote: Callable[[Seat, bytes], Reply]):
+def test_a_vote_that_is_none_does_not_count(tmp_path, vote, faults):
     plan = plan_of(4)
 
     def lie(seat: Seat, request: Request) -> bytes | None:
         right = seat.handle(request)
-        return encode(vote(seat, request.context)) if isinstance(request, Abort) else right
+        return encode(vote(request.context)) if isinstance(request, Abort) else right
 
     lies = {
         "bank-0": dead_from(Open, delivered=False),
-        "bank-1": silent_once(Open),
+        "bank-1": silent_once(Open, delivered=True),
         "bank-2": lie,
     }
     with room(tmp_path, plan, invited=False) as spoken:
@@ -859,5 +882,7 @@ def test_a_vote_that_is_none_does_not_count(tmp_path, vote: Callable[[Seat, byte
         with pytest.raises(ProtocolError, match="No total of bins 0"), found.begun():
             found.bins()
 
+        (attempt,) = found.attempts()
+        assert (attempt.voters, found.faults()) == ((1, 3), faults)
         assert spoken.seats["bank-3"].charged()[0] > 0
         require_only_the_spent_charged(spoken.seats["bank-3"])

@@ -5,14 +5,15 @@ from itertools import pairwise, product
 
 import pytest
 
-from fedscore.price_sheet import Chance, price_sheet
+from fedscore.price_sheet import SILENT, Chance, _chance, price_sheet
 from tests.federations import names, signed_plan, small_schema
 
 SCHEMA = small_schema()
 
 
 def chances(**plan: object) -> dict[float, Chance]:
-    return {one.silent: one for one in price_sheet(signed_plan(SCHEMA, **plan), SCHEMA).chances}
+    signed = signed_plan(SCHEMA, **plan)
+    return {silent: _chance(signed, silent) for silent in SILENT}
 
 
 def counted(institutions: int, quorum: int, threshold: int, silent: float) -> float:
@@ -68,3 +69,8 @@ def test_more_silence_is_never_better_and_a_lower_quorum_never_worse() -> None:
     some_needed = chances(invited=names(8), quorum=6)
     for silent, chance in some_needed.items():
         assert chance.attempt > all_needed[silent].attempt
+
+
+def test_a_price_sheet_has_the_chances_at_every_rate() -> None:
+    plan = signed_plan(SCHEMA, rounds=1)
+    assert price_sheet(plan, SCHEMA).chances == tuple(_chance(plan, silent) for silent in SILENT)

@@ -17,7 +17,7 @@ from federation.schema import load_schema
 from fedscore.demo import report
 from fedscore.demo.nation import SCHEMA, TABLE
 from fedscore.demo.report import Demo, average, columns_of, gains_of, person_of, write_report
-from fedscore.simulation import Member
+from fedscore.inspection import Member
 from tests.federations import federation, small_schema, small_table
 
 LINKS = {"https://doi.org/10.24432/C55S3H", "https://creativecommons.org/licenses/by/4.0/"}

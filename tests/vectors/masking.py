@@ -310,7 +310,7 @@ def contexts() -> list[dict[str, Any]]:
             {
                 "given": {
                     "group": group.digest.hex(),
-                    "plan": plan.digest,
+                    "plan": group.terms.plan,
                     "position": asked_.position,
                     "attempt": attempt,
                     "card": msgspec.json.decode(msgspec.json.encode(card)),
