@@ -16,7 +16,7 @@ import pytest
 import tomli_w
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from clients.records import Records
+from clients.records import SET, Records
 from federation import canonical
 from federation.asking import OPEN_LABEL
 from federation.canonical import public_key_of
@@ -179,6 +179,8 @@ def test_the_records_alone_keep_the_one_set_and_rule_out_a_vote_after_a_release(
     monkeypatch.setattr(Records, "reply_to", lambda *_: None)
 
     refused(first, {"another set": asked.survivors(0, 2)})
+    with pytest.raises(ProtocolError, match="another way"):
+        first.records.say(SET, context=asked.context, request=b"another", reply=b"")
     if said != "signed":
         refused(first, {"everybody": asked.survivors(0), "a vote": Abort(context=asked.context)})
 
