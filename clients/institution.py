@@ -342,6 +342,7 @@ class Institution:
             self._end(entered)
         else:  # after a restart: nothing more will be answered, so what is left may return
             self._ledger.close_plan(Digest(request.plan))
+            self._records.end_plan(request.plan)
             self._log(f"closed plan {request.plan[:16]}..., which an earlier process had entered")
         sequence, head = self._ledger.head()
         return Closed(plan=request.plan, ledger_sequence=sequence, ledger_head=head)

@@ -70,10 +70,10 @@ CASES: dict[str, tuple[Wiring, set[str]]] = {
         lambda: {"unheard": silent("bank-01", "bank-04", to=Open)},
         {"bank-01", "bank-04"},
     ),
-    "one is silent, and the signature of another is lost": (
+    "one is silent, and the signature of another is lost once": (
         lambda: {
             "unheard": silent("bank-03", to=Open),
-            "change": losing(SetSigned, of="bank-05"),
+            "change": losing(SetSigned, of="bank-05", at=0),
         },
         {"bank-03"},
     ),

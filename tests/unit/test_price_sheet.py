@@ -17,19 +17,27 @@ def chances(**plan: object) -> dict[float, Chance]:
 
 
 def counted(institutions: int, quorum: int, threshold: int, silent: float) -> float:
-    """Adds up every way in which uploads, second and third messages are answered or not."""
+    """Adds up every way in which uploads, second and third messages are answered or not.
+
+    If somebody dropped out, the second and third are each sent twice to whoever is silent.
+    """
     found = 0.0
+    missed = silent**2
     for uploads in product((True, False), repeat=institutions):
         left = sum(uploads)
         if left < quorum:
             continue
+        way = (1 - silent) ** left * silent ** (institutions - left)
         for second in product((True, False), repeat=left):
+            yes = sum(second)
+            if left == institutions:
+                opens = yes >= threshold
+                found += way * opens * (1 - silent) ** yes * silent ** (left - yes)
+                continue
             for third in product((True, False), repeat=left):
-                everybody = left == institutions
-                opens = sum(second) >= threshold and (everybody or all(third))
-                answers = [*uploads, *second, *third]
-                yes = sum(answers)
-                found += opens * (1 - silent) ** yes * silent ** (len(answers) - yes)
+                answered = yes + sum(third)
+                opens = answered == 2 * left
+                found += way * opens * (1 - missed) ** answered * missed ** (2 * left - answered)
     return found
 
 
