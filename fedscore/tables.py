@@ -106,13 +106,17 @@ def card_table(release: Release) -> Table:
                 one.label,
                 f"{people:,.0f}",
                 f"{one.bad / people:.1%}" if people > 0 and one.bad > 0 else "-",
-                f"{one.weight_of_evidence:+.2f}",
-                f"{one.standard_error:.2f}",
+                _evidence(one.weight_of_evidence),
+                "" if one.standard_error is None else f"{one.standard_error:.2f}",
                 f"{feature.information_value:.3f}" if number == 0 else "",
                 f"{one.points:+d}",
                 end_section=number == len(feature.bins) - 1,
             )
     return table
+
+
+def _evidence(weight: float | None) -> str:
+    return "no evidence" if weight is None else f"{weight:+.2f}"
 
 
 def price_tables(sheet: PriceSheet) -> list[Table]:

@@ -63,8 +63,8 @@ class Scorer:
     A reason is named if one of its features costs points against the population mean of that
     feature (from the noisy counts of the release: no privacy is spent). Losses of features that
     share a reason are added up; what one of them gains does not hide what another costs. A feature
-    that is not held costs nothing and is never a reason. Of two reasons that cost the same to the
-    hundredth of a point, the one first in the schema leads.
+    that is not held costs nothing and is never a reason, nor is a bin without evidence. Of two
+    reasons that cost the same to the hundredth of a point, the one first in the schema leads.
     """
 
     # A reason competes with one number, its key: loss * places + (places - 1 - its number), places
@@ -230,5 +230,6 @@ def _losses_of_codes(feature: CardFeature, points: NDArray[np.int32]) -> NDArray
     losses = np.zeros(NOT_HELD + 1, dtype=np.int64)
     cells = len(feature.bin_of_cell)
     lost = mean - LOSS_UNITS_PER_POINT * points[:cells].astype(np.int64)
-    losses[:cells] = np.maximum(lost, 0)
+    evident = [feature.bins[one].weight_of_evidence is not None for one in feature.bin_of_cell]
+    losses[:cells] = np.where(evident, np.maximum(lost, 0), 0)
     return losses

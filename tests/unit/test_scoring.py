@@ -130,7 +130,7 @@ def card(
             )
         )
     return Release(
-        format=2,
+        format=3,
         federation="test",
         plan_name="test",
         plan="0" * 64,
@@ -425,3 +425,35 @@ def test_a_release_without_parity_vectors_is_refused() -> None:
 def test_places_without_a_reason_are_marked() -> None:
     scores = Scorer(card()).score(coded(card(), [AVERAGE | {"loans": 1}]))
     assert scores.reasons.tolist() == [[4, NO_REASON, NO_REASON, NO_REASON]]
+
+
+def test_a_bin_without_evidence_costs_nothing_and_is_never_a_reason():
+    found = card()
+    late = found.features[0]
+    silent = msgspec.structs.replace(
+        late.bins[1], points=0, weight_of_evidence=None, standard_error=None
+    )
+    feature = msgspec.structs.replace(late, bins=(late.bins[0], silent))
+    release = msgspec.structs.replace(found, features=(feature, *found.features[1:]))
+    codes = np.full((len(release.features), len(late.bin_of_cell)), NOT_HELD, np.uint8)
+    codes[0] = range(len(late.bin_of_cell))
+    scorer = Scorer(release)
+    scores = scorer.score(codes)
+    reasons = [scorer.reason_texts(own) for own in scores.reasons]
+    for cell, number in enumerate(late.bin_of_cell):
+        if number == 1:
+            assert (int(scores.points[cell]), reasons[cell]) == (release.base, ())
+        else:
+            assert reasons[cell] != ()
+
+
+def test_points_without_evidence_are_refused():
+    with pytest.raises(ConfigurationError, match="without evidence"):
+        Bin(
+            label="a",
+            points=1,
+            good=0.0,
+            bad=0.0,
+            weight_of_evidence=None,
+            standard_error=None,
+        )
