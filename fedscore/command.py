@@ -45,17 +45,20 @@ _KeyFile = Annotated[
         help="The coordinator's Ed25519 private key, PEM (openssl genpkey -algorithm ed25519).",
     ),
 ]
+_NewFile = Annotated[
+    Path | None, typer.Option("--out", help="New file, written whole; standard output without.")
+]
 _NotHeld = Annotated[
     str, typer.Option(help="Features the table does not have, separated by commas.")
 ]
 
 
 @schema_app.command("draft")
-def schema_draft(table: Path) -> None:
-    """Write a schema for a table to standard output; every bound is yours to confirm."""
+def schema_draft(table: Path, out: _NewFile = None) -> None:
+    """Draft a schema for a table; every bound is yours to confirm."""
     from clients.schema_draft import draft
 
-    typer.echo(draft(table), nl=False)
+    _write(draft(table), out)
 
 
 @schema_app.command("check")
@@ -109,13 +112,15 @@ def plan_new(
     rounds: Annotated[int, typer.Option(help="T: training rounds.")] = 20,
     spare_attempts: Annotated[int, typer.Option(help="R: rounds that may be asked again.")] = 2,
     days: Annotated[int, typer.Option(help="Validity from now.")] = 30,
+    out: _NewFile = None,
 ) -> None:
-    """Draft a plan to standard output; the noise follows from the target."""
+    """Draft a plan; the noise follows from the target."""
     from datetime import UTC, datetime
 
     from federation.canonical import public_key_of
     from federation.plan import plan_toml
     from fedscore.planning import default_delta, new_plan
+    from fedscore.price_sheet import warnings_of
     from fedscore.simulation import system_clock
 
     if (key is None) == (coordinator == ""):
@@ -140,7 +145,8 @@ def plan_new(
         days=days,
         salt=salt,
     )
-    typer.echo(plan_toml(plan), nl=False)
+    _write(plan_toml(plan), out)
+    _warn(warnings_of(plan))
 
 
 @plan_app.command("price")
@@ -150,15 +156,33 @@ def plan_price(plan: Path, schema: _SchemaFile, json: _Json = False) -> None:
     from fedscore.tables import price_tables
 
     sheet = price_sheet(files.read_plan(plan), files.read_schema(schema))
+    _warn(sheet.warnings)
     _show(sheet, price_tables(sheet), json=json)
 
 
 @plan_app.command("sign")
-def plan_sign(plan: Path, key: _KeyFile) -> None:
-    """Sign a plan in place with the coordinator's key."""
-    from federation.plan import plan_toml
+def plan_sign(
+    plan: Path,
+    key: _KeyFile,
+    schema: Annotated[
+        Path | None, typer.Option(help="The schema's TOML: refuse a plan that costs too much.")
+    ] = None,
+) -> None:
+    """Sign a plan in place with the coordinator's key; with --schema, check its price first."""
+    from datetime import UTC, datetime
 
-    signed = files.read_plan(plan).signed(files.read_key(key))
+    from federation.plan import plan_toml
+    from federation.pricing import price_of
+    from fedscore.simulation import system_clock
+
+    read = files.read_plan(plan)
+    if datetime.fromtimestamp(system_clock(), UTC) > read.valid_until:
+        raise ConfigurationError(
+            f"The plan expired on {read.valid_until:%Y-%m-%d %H:%M %Z}. Draft a new one."
+        )
+    if schema is not None:
+        price_of(read, files.read_schema(schema))
+    signed = read.signed(files.read_key(key))
     files.replace(plan, plan_toml(signed).encode())
     typer.echo(f"Signed plan {signed.name!r}, digest {signed.digest}.")
 
@@ -234,15 +258,21 @@ def score(
 
 
 @ledger_app.command("show")
-def ledger_show(ledger: Path, json: _Json = False) -> None:
+def ledger_show(
+    ledger: Path,
+    delta: Annotated[float, typer.Option(help="Delta at which epsilon is shown.")] = 1e-6,
+    json: _Json = False,
+) -> None:
     """Show what an institution's ledger was charged, plan by plan."""
     from clients.ledger import Ledger
+    from federation.privacy.accountant import require_target
     from fedscore.simulation import system_clock
     from fedscore.tables import ledger_rows, ledger_table
 
+    _, at = require_target(1.0, delta)
     with Ledger.open_read_only(ledger, system_clock) as found:
         rows = ledger_rows(found.entries())
-    _show(rows, [ledger_table(rows)], json=json)
+    _show(rows, [ledger_table(rows, at)], json=json)
 
 
 @ledger_app.command("verify")
@@ -357,6 +387,19 @@ def main() -> None:
     except FedscoreError as error:
         typer.echo(f"fedscore: {error}", err=True)
         sys.exit(error.exit_code)
+
+
+def _warn(warnings: tuple[str, ...]) -> None:
+    for one in warnings:
+        typer.echo(f"fedscore: warning: {one}", err=True)
+
+
+def _write(text: str, out: Path | None) -> None:
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        files.write_new(out, text)
+        typer.echo(f"Wrote {out}.")
 
 
 def _show(value: Any, tables: "list[Table]", *, json: bool) -> None:  # noqa: ANN401  any struct

@@ -82,6 +82,23 @@ def names_in(text: str) -> frozenset[str]:
     return frozenset(name.strip() for name in text.split(",") if name.strip())
 
 
+def write_new(path: Path, text: str) -> None:
+    """Writes a file that does not exist yet, whole or not at all."""
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"There is no directory {path.parent} to hold {path.name}.")
+    unfinished = path.with_name(path.name + ".unfinished")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        try:
+            path.hardlink_to(unfinished)  # unlike a rename, never over what is there
+        finally:
+            unfinished.unlink()
+    except FileExistsError as error:
+        raise ConfigurationError(f"{path} exists already. Name a new file.") from error
+    except OSError as error:
+        raise ConfigurationError(f"Cannot write {path}: {error.strerror}.") from error
+
+
 def replace(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all."""
     unfinished = path.with_name(path.name + ".unfinished")

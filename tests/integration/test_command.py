@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -14,10 +16,12 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from federation.messages import Open
+from federation.model.evaluation import Figure
 from federation.plan import plan_toml
 from federation.pricing import price_of
+from federation.privacy.accountant import epsilon_of
 from federation.privacy.units import Population
-from fedscore import command
+from fedscore import command, simulation, tables
 from tests.exchanges import Wire, silent, train
 from tests.federations import (
     _SMALL,
@@ -186,8 +190,17 @@ def test_a_ledger_shows_what_was_answered_refunded_and_would_be_owed_to_the_coor
     assert row["spent_trained"] == price.price.trained - step  # the spare attempt is not charged
     code, out, _ = fedscore("ledger", "show", path)
     assert code == 0
-    for figure in ("1 refunded", f"{price.alone.trained:,}", f"{row['spent_trained']:,}"):
+    last = datetime.fromtimestamp(row["latest_time"], UTC)
+    epsilon = f"{epsilon_of(price.price.trained, 1e-6):.4g}"
+    for figure in ("delta 1e-06", f"{last:%Y-%m-%d}", "1 refunded", epsilon):
         assert figure in out
+    spent = row["spent_trained"]
+    code, out, _ = fedscore("ledger", "show", path, "--delta", "1e-9")
+    assert code == 0
+    for units in (price.price.trained, price.alone.trained, spent):
+        assert f"{epsilon_of(units, 1e-9):.4g}" in out
+    code, _, err = fedscore("ledger", "show", path, "--delta", "0")
+    assert (code, "delta=0.0" in err) == (77, True)
     assert fedscore("ledger", "verify", path)[0] == 0
 
 
@@ -459,3 +472,63 @@ def test_a_plan_survives_its_own_toml(place, fedscore):
     plan = load_plan(Path("plan.toml").read_text())
     assert load_plan(plan_toml(plan)) == plan
     assert plan.schema == small_schema().digest
+
+
+def test_files_are_written_whole_and_never_over_others(place, fedscore):
+    code, out, _ = fedscore("schema", "draft", "table.parquet", "--out", "draft.toml")
+    assert (code, out) == (0, "Wrote draft.toml.\n")
+    before = Path("draft.toml").read_text()
+    assert before == fedscore("schema", "draft", "table.parquet")[1]
+    code, _, err = fedscore("schema", "draft", "table.parquet", "--out", "draft.toml")
+    assert (code, "draft.toml exists already" in err) == (78, True)
+    assert Path("draft.toml").read_text() == before
+    code, _, err = fedscore("schema", "draft", "none.parquet", "--out", "other.toml")
+    assert (code, left() & {"other.toml", "other.toml.unfinished"}) == (65, set())
+    code, _, err = fedscore("schema", "draft", "table.parquet", "--out", "no/where.toml")
+    assert (code, "There is no directory no" in err) == (78, True)
+
+
+def test_the_price_says_what_the_signature_is_worth(place, fedscore):
+    draft_plan(fedscore)
+    price = ("plan", "price", "plan.toml", "--schema", "schema.toml")
+    assert "'first', unsigned" in fedscore(*price)[1]
+    assert fedscore("plan", "sign", "plan.toml", "--key", "coordinator.key")[0] == 0
+    assert json.loads(fedscore(*price, "--json")[1])["signature"] == "signed"
+    text = Path("plan.toml").read_text()
+    Path("plan.toml").write_text(text.replace('name = "first"', 'name = "other"'))
+    assert "signature broken" in fedscore(*price)[1]
+
+
+def test_a_plan_that_has_expired_or_costs_more_than_it_promises_is_not_signed(
+    place, fedscore, monkeypatch
+):
+    draft_plan(fedscore)
+    sign = ("plan", "sign", "plan.toml", "--key", "coordinator.key")
+    text = Path("plan.toml").read_text()
+    Path("plan.toml").write_text(re.sub(r"epsilon = 8\.0", "epsilon = 4.0", text))
+    code, _, err = fedscore(*sign, "--schema", "schema.toml")
+    assert code != 0
+    assert "Signed" not in Path("plan.toml").read_text()
+    Path("plan.toml").write_text(text)
+    later = simulation.system_clock() + 31 * 86_400
+    monkeypatch.setattr(simulation, "system_clock", lambda: later)
+    code, _, err = fedscore(*sign)
+    assert (code, "The plan expired on" in err) == (78, True)
+    assert Path("plan.toml").read_text() == text
+
+
+def test_a_plan_of_no_use_is_warned_of_and_one_of_use_is_not(place, fedscore):
+    assert "warning" not in draft_plan(fedscore)
+    warned = draft_plan(fedscore, epsilon="0.1")
+    assert "too few people for this epsilon" in warned
+    assert fedscore("plan", "price", "plan.toml", "--schema", "schema.toml")[2] == warned
+
+
+def test_hidden_groups_are_one_line_and_hopeless_intervals_a_dash(place, fedscore):
+    signed_plan(fedscore)
+    code, out, _ = simulated(fedscore)
+    assert code == 0
+    assert "hidden by the noise." in out
+    assert "| hidden by the noise" not in out
+    assert tables.with_interval(Figure(value=0.0, low=-1.1, high=1.1)) == "-"
+    assert tables.with_interval(Figure(value=0.5, low=0.4, high=0.6)) == "0.500 +-0.100"
