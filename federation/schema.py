@@ -404,9 +404,19 @@ def _problems_of_features(entries: object) -> Iterator[str]:
             msgspec.convert(entry, Feature)
         except msgspec.ValidationError as error:
             name = entry.get("name") if isinstance(entry, dict) else None
-            yield f"Feature {name!r} (number {position}): {error}."
+            yield f"Feature {name!r} (number {position}): {error}{_allowed(str(error))}."
         except ConfigurationError as error:
             yield str(error)
+
+
+def _allowed(error: str) -> str:
+    """Returns the values that a setting may have, where an error says that it has another."""
+    setting = error.rpartition("`$.")[2].rstrip("`") if "enum value" in error else ""
+    kinds = {field.name: field.type for field in msgspec.structs.fields(Feature)}
+    kind = kinds.get(setting)
+    if not (isinstance(kind, type) and issubclass(kind, StrEnum)):
+        return ""
+    return f" (allowed: {', '.join(kind)})"
 
 
 def _is_clean(text: str) -> bool:

@@ -13,16 +13,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+typer.core.HAS_RICH = False  # help is plain text: escaped for rich it would show backslashes
 _SETTINGS: Final[dict[str, Any]] = {
     "no_args_is_help": True,
     "add_completion": False,
     "pretty_exceptions_enable": False,
     "rich_markup_mode": None,
 }
-app = typer.Typer(
-    help="A national credit score, learned across institutions without pooling records.",
-    **_SETTINGS,
-)
+app = typer.Typer(**_SETTINGS)
 schema_app = typer.Typer(help="The public data contract.", **_SETTINGS)
 plan_app = typer.Typer(help="What is asked, of whom, at what privacy.", **_SETTINGS)
 ledger_app = typer.Typer(help="An institution's privacy budget.", **_SETTINGS)
@@ -51,6 +49,16 @@ _NewFile = Annotated[
 _NotHeld = Annotated[
     str, typer.Option(help="Features the table does not have, separated by commas.")
 ]
+
+
+@app.callback(invoke_without_command=True)
+def version(shown: Annotated[bool, typer.Option("--version", help="Show it.")] = False) -> None:
+    """A national credit score, learned across institutions without pooling records."""
+    if shown:
+        from importlib.metadata import version as version_of
+
+        typer.echo(f"fedscore {version_of('fedscore')}")
+        raise typer.Exit
 
 
 @schema_app.command("draft")
@@ -217,9 +225,13 @@ def simulate(
         raise ConfigurationError("Name either --institutions DIRECTORY or --deal TABLE.")
     read = files.read_plan(plan)
     contract = files.read_schema(schema)
+    if institutions is not None:
+        found = files.read_configurations(institutions)
+        absent = files.require_invited(found, read, institutions)
+        _warn(tuple(f"{name} is invited and has no file: it will not answer" for name in absent))
     with tempfile.TemporaryDirectory() as scratch, watching(read.name, read.rounds) as watch:
         members = (
-            files.read_configurations(institutions)
+            found
             if institutions is not None
             else deal_table(read, contract, deal or Path(), Path(scratch))
         )
