@@ -186,7 +186,8 @@ def _feature(column: _Column) -> list[str]:
             "and write\n# "
             f"categories = [{', '.join(column.common_values)}]"
         )
-    lines.append(_open("reason", Prompt.REASON))
+    if not protected:
+        lines.append(_open("reason", Prompt.REASON))
     if kind in (Kind.NUMBER, Kind.COUNT):
         lines.extend(_bounds(column, kind, protected=protected))
     if kind is Kind.CATEGORY:
