@@ -97,7 +97,8 @@ class Violations:
         for (column, rule), violation in self._found.items():
             rows = ", ".join(f"{row + 1:,}" for row in violation.rows)
             more = ", ..." if violation.count > len(violation.rows) else ""
-            times = f" ({violation.count:,} rows: {rows}{more})" if violation.count else ""
+            many = "row" if violation.count == 1 else f"{violation.count:,} rows:"
+            times = f" ({many} {rows}{more})" if violation.count else ""
             lines.append(f"  {column}: {rule}{times}")
         raise DataError(
             f"The table {path.name} does not keep its contract. Correct the table (rows are "
@@ -290,8 +291,10 @@ class FeatureColumns:
         return codes
 
     def _note(self, grid: FeatureGrid, rule: Rule, rows: NDArray[np.bool_], first_row: int) -> None:
-        shown = self._columns.shown(grid.name)
-        self._columns.violations.add_rows(shown, rule, rows, first_row)
+        shown, text = self._columns.shown(grid.name), str(rule)
+        if rule is Rule.OUTSIDE:
+            text = f"{rule}, {grid.edges[0]:.10g} to {grid.upper:.10g}"
+        self._columns.violations.add_rows(shown, text, rows, first_row)
 
 
 def check_not_held(schema: Schema, not_held: frozenset[str]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from clients.policy import Policy
-from federation.errors import ConfigurationError
+from federation.errors import ConfigurationError, FedscoreError
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,6 +45,8 @@ def load_configuration(path: Path) -> Configuration:
         found = msgspec.toml.decode(path.read_bytes(), type=Configuration)
     except OSError as error:
         raise ConfigurationError(f"Cannot read {path}: {error.strerror}.") from error
+    except FedscoreError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
     except msgspec.DecodeError as error:
         raise ConfigurationError(f"{path} is not an institution's configuration: {error}.") from (
             error

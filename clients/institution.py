@@ -263,7 +263,7 @@ class Institution:
         balance = self._ledger.balance(self._limits)
         for rule in consider(plan, price, self._policy, balance):
             if not rule.holds:
-                raise _Refused(rule.code, f"policy: not so: {rule.text}")
+                raise _Refused(rule.code, f"policy: {rule.text}")
         self._end_expired()
         if self._entered is not None:
             raise _Refused(RefusalCode.OUT_OF_ORDER, "another plan is under way")
@@ -340,7 +340,8 @@ class Institution:
             self._draw_last_coin(request, entered.sessions)
             self._log(_said_of(request.release, entered.taking))
             self._end(entered)
-        else:  # after a restart: nothing more will be answered, so what is left may return
+        elif self._ledger.knows(request.plan):
+            # after a restart: nothing more will be answered, so what is left may return
             self._ledger.close_plan(Digest(request.plan))
             self._records.end_plan(request.plan)
             self._log(f"closed plan {request.plan[:16]}..., which an earlier process had entered")

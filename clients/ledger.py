@@ -220,6 +220,11 @@ class Ledger:
         with self._transaction() as now:
             return self._append(now, Closed(plan=plan))
 
+    def knows(self, plan: str) -> bool:
+        """Returns whether a plan was ever reserved here, be it open or closed."""
+        with self._use():
+            return plan in self._account.plans
+
     def entries(self) -> tuple[Recorded, ...]:
         """Returns all entries in order, each verified as it is read.
 

@@ -62,7 +62,7 @@ class Rule:
     """One rule of the policy held against one plan.
 
     Attributes:
-        text: the rule with both figures, for the institution's own people.
+        text: what was found, with both figures, for the institution's own people.
         holds: whether the plan keeps it.
         code: what the coordinator is told if it does not.
     """
@@ -82,51 +82,66 @@ def consider(plan: Plan, price: PlanPrice, policy: Policy, balance: Balance) -> 
         balance: of its ledger, under `policy.limits`.
     """
     delta = Delta(policy.delta)
+    who, most = plan.participation, plan.privacy.delta
+    trusted = plan.coordinator == policy.coordinator
+    allowed = plan.purpose in policy.purposes
+    enough, careful = who.quorum >= policy.least_quorum, who.colluders >= policy.least_colluders
     rules = [
         Rule(
-            text=f"coordinator {plan.coordinator[:16]}... is the one we trust",
-            holds=plan.coordinator == policy.coordinator,
+            text=f"coordinator {plan.coordinator[:16]}... is {_not(trusted)}the one we trust",
+            holds=trusted,
             code=RefusalCode.SIGNATURE,
         ),
         Rule(
-            text=f"purpose {plan.purpose!r} is one of {', '.join(policy.purposes) or 'none'}",
-            holds=plan.purpose in policy.purposes,
+            text=f"purpose {plan.purpose!r} is {_not(allowed)}one of this policy's purposes: "
+            f"{', '.join(policy.purposes) or 'none'}",
+            holds=allowed,
             code=RefusalCode.POLICY,
         ),
         Rule(
-            text=f"quorum {plan.participation.quorum} is at least {policy.least_quorum}",
-            holds=plan.participation.quorum >= policy.least_quorum,
+            text=f"quorum {who.quorum} {'keeps' if enough else 'is below'} this policy's "
+            f"least_quorum = {policy.least_quorum}",
+            holds=enough,
             code=RefusalCode.PARTICIPANTS,
         ),
         Rule(
-            text=f"colluders {plan.participation.colluders} are at least {policy.least_colluders}",
-            holds=plan.participation.colluders >= policy.least_colluders,
+            text=f"colluders {who.colluders} {'keeps' if careful else 'is below'} this policy's "
+            f"least_colluders = {policy.least_colluders}",
+            holds=careful,
             code=RefusalCode.PARTICIPANTS,
         ),
         Rule(
-            text=f"delta {plan.privacy.delta:g} is at most {policy.delta:g}",
-            holds=plan.privacy.delta <= policy.delta,
+            text=f"delta {most:g} {'keeps' if most <= policy.delta else 'exceeds'} this policy's "
+            f"delta = {policy.delta:g}",
+            holds=most <= policy.delta,
             code=RefusalCode.POLICY,
         ),
     ]
     for population in Population:
         units = price.price.of(population)
         epsilon = price.epsilon_of(units, delta)
+        fits = math.isfinite(epsilon) and epsilon <= policy.epsilon_per_plan
         left = balance.of(population)
+        affordable = units <= left.left
         rules.append(
             Rule(
-                text=f"{population}: epsilon {epsilon:.4g} of this plan is at most "
-                f"{policy.epsilon_per_plan:g}",
-                holds=math.isfinite(epsilon) and epsilon <= policy.epsilon_per_plan,
+                text=f"{population}: epsilon {epsilon:.4g} {'keeps' if fits else 'exceeds'} this "
+                f"policy's epsilon_per_plan = {policy.epsilon_per_plan:g}",
+                holds=fits,
                 code=RefusalCode.PRICE,
             )
         )
         rules.append(
             Rule(
-                text=f"{population}: {units} budget units fit the {left.left} that are left "
+                text=f"{population}: {units} budget units {'fit' if affordable else 'exceed'} the "
+                f"{left.left} that are left "
                 f"(year {left.left_in_window}, lifetime {left.left_lifetime})",
-                holds=units <= left.left,
+                holds=affordable,
                 code=RefusalCode.PRICE,
             )
         )
     return tuple(rules)
+
+
+def _not(holds: bool) -> str:
+    return "" if holds else "not "

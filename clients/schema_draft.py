@@ -17,14 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clients.table_file import TableFile, is_numeric, is_text
+from federation.drafted import TO_CONFIRM, Prompt
 from federation.errors import DataError
 from federation.grid import Kind
-from federation.schema import TO_CONFIRM
 
 _MOST_CATEGORIES = 50
 _FEW_VALUES = 12
 _ROWS_TO_LIST_A_VALUE = 100
 _SPREAD_FOR_LOG = 10_000.0
+_BANDS_OF_PROTECTED = 4
 _STEPS: Final = (1, 2, 5)
 _OFTEN_PROTECTED: Final = (
     "sex",
@@ -46,17 +47,18 @@ _OPENING = f"""\
 # The suggestions come from this table without any noise: replace them by what the data dictionary
 # says before anyone outside sees this file.
 format = 1
-name = "{TO_CONFIRM}: a name for this contract"
+name = "{TO_CONFIRM}: {Prompt.NAME}"
 # The column that names a person. "row" where the table truly has one row a person and no key:
 # then nobody can be held out, and the card cannot be evaluated.
-person_key = "{TO_CONFIRM}: the column that names a person"
+person_key = "{TO_CONFIRM}: {Prompt.PERSON_KEY}"
 # "one": a second row of a person is an error. "many": a person's rows stand next to each other.
 rows_per_person = "{TO_CONFIRM}: one"
 
 [outcome]
 # 1 = bad, 0 = good, nothing else.
-column = "{TO_CONFIRM}: the outcome column"
-window = "{TO_CONFIRM}: when the outcome was observed, such as: default within 12 months of 2024-01"
+column = "{TO_CONFIRM}: {Prompt.OUTCOME}"
+# Such as: default within 12 months of 2024-01
+window = "{TO_CONFIRM}: {Prompt.WINDOW}"
 
 # Delete the [[feature]] of the outcome, of the person key, and of all that is known only after
 # the outcome. Of an ignored feature keep only name, role and kind.
@@ -184,9 +186,10 @@ def _feature(column: _Column) -> list[str]:
             "and write\n# "
             f"categories = [{', '.join(column.common_values)}]"
         )
-    lines.append(_open("reason", "what a person is told if this costs points"))
+    if not protected:
+        lines.append(_open("reason", Prompt.REASON))
     if kind in (Kind.NUMBER, Kind.COUNT):
-        lines.extend(_bounds(column, kind))
+        lines.extend(_bounds(column, kind, protected=protected))
     if kind is Kind.CATEGORY:
         listed = [f"{TO_CONFIRM}: remove this entry", *column.common_values]
         lines.append("# Values that fewer than 100 rows share are not listed here.")
@@ -200,19 +203,24 @@ def _feature(column: _Column) -> list[str]:
     return lines
 
 
-def _bounds(column: _Column, kind: Kind) -> list[str]:
+def _bounds(column: _Column, kind: Kind, *, protected: bool) -> list[str]:
     lower, upper = _below(column.low), -_below(-column.high)
     if kind is Kind.COUNT:
         lower, upper = math.floor(lower), math.ceil(upper)
     if lower >= upper:
         upper = lower + 1
     lines = [
-        _open("unit", "unit"),
+        _open("unit", Prompt.UNIT),
         "# Public bounds, inclusive: what is possible, not what this table holds.",
         _open("lower", _number(lower)),
         _open("upper", _number(upper)),
         'outside = "refuse"  # or "clamp": a value beyond the bounds counts as the bound',
     ]
+    if protected:
+        lines += [
+            "# Quality is told for each of these bands: few, or the noise hides them all.",
+            f"cells = {_BANDS_OF_PROTECTED}",
+        ]
     size = max(abs(lower), abs(upper))
     if size >= _SPREAD_FOR_LOG:
         lines += [

@@ -3,6 +3,7 @@
 CSV is read as text: the errors of a typed read quote values, and an error here never does.
 """
 
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,8 @@ import pyarrow.parquet
 from federation.errors import DataError
 
 BATCH_ROWS: Final = 65_536
+
+_SEPARATORS: Final = (";", "\t", "|")
 
 _READ_BYTES = 65_536  # else whole column chunks are held: memory would follow the row groups
 
@@ -37,9 +40,16 @@ class TableFile:
                     schema = reader.schema
             else:
                 schema = pa.parquet.read_schema(path)
-        except (pa.ArrowException, OSError) as error:
+            names = tuple(schema.names)
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise self._unreadable(error) from None
-        self.names: tuple[str, ...] = tuple(schema.names)
+        others = [other for other in _SEPARATORS if len(names) == 1 and other in names[0]]
+        if self.is_csv and others:
+            raise DataError(
+                f"The table {path.name} has one column only: its separator looks like "
+                f"{others[0]!r}. Separate by commas."
+            )
+        self.names: tuple[str, ...] = names
         """The columns, in order; a name may stand twice."""
         self._types = {item.name: item.type for item in schema}
 
@@ -81,15 +91,35 @@ class TableFile:
     def _unreadable(self, error: Exception) -> DataError:
         if isinstance(error, FileNotFoundError):
             return DataError(f"There is no table {self.path}.")
-        what = (
-            "CSV with one header and equally many fields in every row"
-            if self.is_csv
-            else ("Parquet")
-        )
+        what, why = "Parquet", type(error).__name__
+        if self.is_csv:
+            what = "CSV with one header and equally many fields in every row"
+            why = _fault_of_csv(self.path) or why
         return DataError(
-            f"The table {self.path.name} cannot be read as {what} ({type(error).__name__}). "
-            "What it holds is not quoted here."
+            f"The table {self.path.name} cannot be read as {what}: {why}. What it holds is not "
+            "quoted here."
         )
+
+
+def _fault_of_csv(path: Path) -> str:
+    """Returns what is wrong with a file that cannot be read as CSV; empty if that is not known."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.reader(file)
+            header = next(rows, None)
+            if header is None:
+                return "it is empty"
+            for row in rows:
+                if row and len(row) != len(header):
+                    return (
+                        f"line {rows.line_num:,} has {len(row):,} fields, the header has "
+                        f"{len(header):,}"
+                    )
+    except UnicodeDecodeError:
+        return "it is not text in UTF-8"
+    except (OSError, csv.Error):
+        return ""
+    return ""
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from experiments.catalogue import EXPERIMENTS, questions
+from experiments import tables
+from experiments.catalogue import BANKS, EXPERIMENTS, NATION, questions
 from experiments.demo_figures import RESULT as DEMO
 from experiments.demo_figures import DemoFigures, Estimate
 from experiments.experiment import Experiment
@@ -59,6 +60,11 @@ def demo_block() -> str:
     )
 
 
+def negatives_block() -> str:
+    """Returns where a national card does not help."""
+    return tables.negatives(BANKS.load(), NATION.load())
+
+
 def _with_reach(estimate: Estimate) -> str:
     return f"{estimate.value:.4f} +-{estimate.reach:.4f}"
 
@@ -69,6 +75,7 @@ def _block_of(one: Experiment[Any], table: Callable[[Any], str]) -> Callable[[],
 
 BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "demo": demo_block,
+    "negatives": negatives_block,
     "questions": questions,
     **{
         name: _block_of(one, table)

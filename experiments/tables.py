@@ -311,6 +311,37 @@ def answer_of_thin_files(found: ThinFiles) -> str:
     )
 
 
+def negatives(banks: Banks, thin: ThinFiles) -> str:
+    """Returns where a national card does not help, for README.md."""
+    variant = next(one for one in banks.variants if one.year)
+    few, count = smallest(variant), len(variant.named)
+
+    def at_banks(card: str) -> str:
+        return " and ".join(
+            f"{_gain(gain_of(banks, few, place, card, 'alone'))} at epsilon {epsilon:g}"
+            for place, epsilon in enumerate(banks.epsilons)
+        )
+
+    def at_platform(kind: str) -> str:
+        books = thin.nations[0].books
+        shown = (0, len(books) - 1)
+        return " and ".join(
+            f"{_over_alone(thin, place, 0, kind)} where it has lent to {books[place].book:,}"
+            for place in shown
+        )
+
+    return (
+        f"- A national card as it is does not serve the {count} largest banks of the SBA's loans "
+        f"better than their own cards do: over the {len(few)} smallest of them its AUC differs by "
+        f"{at_banks('federated')} on average.\n"
+        "- Thin files are worse off with the national card than with the platform's own, synthetic "
+        f"nations, epsilon {thin.epsilons[0]:g}: {at_platform('national')}.\n"
+        "- A correction that an institution trains at home, on top of the national card, helps and "
+        f"costs no privacy: {at_banks('corrected')} for the same {len(few)} banks. It is not "
+        "in the product yet ([CHANGELOG](CHANGELOG.md))."
+    )
+
+
 def answer_of_scale(found: Scale) -> str:
     """Returns one sentence."""
     largest = found.sizes[-1]

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from federation.canonical import Digest, canonical_json, digest
+from federation.drafted import TO_CONFIRM, places_to_confirm
 from federation.errors import ConfigurationError
 from federation.grid import (
     MISSING_LABEL,
@@ -29,9 +30,6 @@ from federation.grid import (
     linear_edges,
     log_edges,
 )
-
-TO_CONFIRM: Final = "TO CONFIRM"
-"""How a draft marks what a person must decide. A text that starts with it does not load."""
 
 ROW_AS_KEY: Final = "row"
 """The person key of a table that truly has one row a person: the position is the key."""
@@ -183,11 +181,11 @@ def load_schema(text: str) -> Schema:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"The schema is not valid TOML: {error}.") from error
-    open_places = list(_to_confirm(content, ""))
+    open_places = list(places_to_confirm(content, ""))
     if open_places:
         raise ConfigurationError(
-            f"A person has not confirmed {len(open_places)} places of this draft. Decide each one "
-            f'and remove "{TO_CONFIRM}: ": ' + "; ".join(open_places) + "."
+            f"A person has not confirmed {len(open_places)} places of this draft. Decide each one, "
+            f'answer it, and remove "{TO_CONFIRM}: ": ' + "; ".join(open_places) + "."
         )
     problems = list(_problems_of_features(content.get("feature")))
     if problems:
@@ -406,22 +404,19 @@ def _problems_of_features(entries: object) -> Iterator[str]:
             msgspec.convert(entry, Feature)
         except msgspec.ValidationError as error:
             name = entry.get("name") if isinstance(entry, dict) else None
-            yield f"Feature {name!r} (number {position}): {error}."
+            yield f"Feature {name!r} (number {position}): {error}{_allowed(str(error))}."
         except ConfigurationError as error:
             yield str(error)
 
 
-def _to_confirm(value: object, place: str) -> Iterator[str]:
-    """Yields the places of a decoded TOML document that still carry the mark of a draft."""
-    if isinstance(value, str) and value.startswith(TO_CONFIRM):
-        yield place
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _to_confirm(inner, f"{place}.{key}" if place else str(key))
-    elif isinstance(value, list):
-        for position, inner in enumerate(value, start=1):
-            name = inner.get("name") if isinstance(inner, dict) else None
-            yield from _to_confirm(inner, f"{place} {name if name else position}")
+def _allowed(error: str) -> str:
+    """Returns the values that a setting may have, where an error says that it has another."""
+    setting = error.rpartition("`$.")[2].rstrip("`") if "enum value" in error else ""
+    kinds = {field.name: field.type for field in msgspec.structs.fields(Feature)}
+    kind = kinds.get(setting)
+    if not (isinstance(kind, type) and issubclass(kind, StrEnum)):
+        return ""
+    return f" (allowed: {', '.join(kind)})"
 
 
 def _is_clean(text: str) -> bool:

@@ -13,16 +13,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+typer.core.HAS_RICH = False  # help is plain text: escaped for rich it would show backslashes
 _SETTINGS: Final[dict[str, Any]] = {
     "no_args_is_help": True,
     "add_completion": False,
     "pretty_exceptions_enable": False,
     "rich_markup_mode": None,
 }
-app = typer.Typer(
-    help="A national credit score, learned across institutions without pooling records.",
-    **_SETTINGS,
-)
+app = typer.Typer(**_SETTINGS)
 schema_app = typer.Typer(help="The public data contract.", **_SETTINGS)
 plan_app = typer.Typer(help="What is asked, of whom, at what privacy.", **_SETTINGS)
 ledger_app = typer.Typer(help="An institution's privacy budget.", **_SETTINGS)
@@ -45,17 +43,30 @@ _KeyFile = Annotated[
         help="The coordinator's Ed25519 private key, PEM (openssl genpkey -algorithm ed25519).",
     ),
 ]
+_NewFile = Annotated[
+    Path | None, typer.Option("--out", help="New file, written whole; standard output without.")
+]
 _NotHeld = Annotated[
     str, typer.Option(help="Features the table does not have, separated by commas.")
 ]
 
 
+@app.callback(invoke_without_command=True)
+def version(shown: Annotated[bool, typer.Option("--version", help="Show it.")] = False) -> None:
+    """A national credit score, learned across institutions without pooling records."""
+    if shown:
+        from importlib.metadata import version as version_of
+
+        typer.echo(f"fedscore {version_of('fedscore')}")
+        raise typer.Exit
+
+
 @schema_app.command("draft")
-def schema_draft(table: Path) -> None:
-    """Write a schema for a table to standard output; every bound is yours to confirm."""
+def schema_draft(table: Path, out: _NewFile = None) -> None:
+    """Draft a schema for a table; every bound is yours to confirm."""
     from clients.schema_draft import draft
 
-    typer.echo(draft(table), nl=False)
+    _write(draft(table), out)
 
 
 @schema_app.command("check")
@@ -109,13 +120,15 @@ def plan_new(
     rounds: Annotated[int, typer.Option(help="T: training rounds.")] = 20,
     spare_attempts: Annotated[int, typer.Option(help="R: rounds that may be asked again.")] = 2,
     days: Annotated[int, typer.Option(help="Validity from now.")] = 30,
+    out: _NewFile = None,
 ) -> None:
-    """Draft a plan to standard output; the noise follows from the target."""
+    """Draft a plan; the noise follows from the target."""
     from datetime import UTC, datetime
 
     from federation.canonical import public_key_of
     from federation.plan import plan_toml
     from fedscore.planning import default_delta, new_plan
+    from fedscore.price_sheet import warnings_of
     from fedscore.simulation import system_clock
 
     if (key is None) == (coordinator == ""):
@@ -140,7 +153,8 @@ def plan_new(
         days=days,
         salt=salt,
     )
-    typer.echo(plan_toml(plan), nl=False)
+    _write(plan_toml(plan), out)
+    _warn(warnings_of(plan))
 
 
 @plan_app.command("price")
@@ -150,15 +164,33 @@ def plan_price(plan: Path, schema: _SchemaFile, json: _Json = False) -> None:
     from fedscore.tables import price_tables
 
     sheet = price_sheet(files.read_plan(plan), files.read_schema(schema))
+    _warn(sheet.warnings)
     _show(sheet, price_tables(sheet), json=json)
 
 
 @plan_app.command("sign")
-def plan_sign(plan: Path, key: _KeyFile) -> None:
-    """Sign a plan in place with the coordinator's key."""
-    from federation.plan import plan_toml
+def plan_sign(
+    plan: Path,
+    key: _KeyFile,
+    schema: Annotated[
+        Path | None, typer.Option(help="The schema's TOML: refuse a plan that costs too much.")
+    ] = None,
+) -> None:
+    """Sign a plan in place with the coordinator's key; with --schema, check its price first."""
+    from datetime import UTC, datetime
 
-    signed = files.read_plan(plan).signed(files.read_key(key))
+    from federation.plan import plan_toml
+    from federation.pricing import price_of
+    from fedscore.simulation import system_clock
+
+    read = files.read_plan(plan)
+    if datetime.fromtimestamp(system_clock(), UTC) > read.valid_until:
+        raise ConfigurationError(
+            f"The plan expired on {read.valid_until:%Y-%m-%d %H:%M %Z}. Draft a new one."
+        )
+    if schema is not None:
+        price_of(read, files.read_schema(schema))
+    signed = read.signed(files.read_key(key))
     files.replace(plan, plan_toml(signed).encode())
     typer.echo(f"Signed plan {signed.name!r}, digest {signed.digest}.")
 
@@ -193,9 +225,13 @@ def simulate(
         raise ConfigurationError("Name either --institutions DIRECTORY or --deal TABLE.")
     read = files.read_plan(plan)
     contract = files.read_schema(schema)
+    if institutions is not None:
+        found = files.read_configurations(institutions)
+        absent = files.require_invited(found, read, institutions)
+        _warn(tuple(f"{name} is invited and has no file: it will not answer" for name in absent))
     with tempfile.TemporaryDirectory() as scratch, watching(read.name, read.rounds) as watch:
         members = (
-            files.read_configurations(institutions)
+            found
             if institutions is not None
             else deal_table(read, contract, deal or Path(), Path(scratch))
         )
@@ -234,15 +270,21 @@ def score(
 
 
 @ledger_app.command("show")
-def ledger_show(ledger: Path, json: _Json = False) -> None:
+def ledger_show(
+    ledger: Path,
+    delta: Annotated[float, typer.Option(help="Delta at which epsilon is shown.")] = 1e-6,
+    json: _Json = False,
+) -> None:
     """Show what an institution's ledger was charged, plan by plan."""
     from clients.ledger import Ledger
+    from federation.privacy.accountant import require_target
     from fedscore.simulation import system_clock
     from fedscore.tables import ledger_rows, ledger_table
 
+    _, at = require_target(1.0, delta)
     with Ledger.open_read_only(ledger, system_clock) as found:
         rows = ledger_rows(found.entries())
-    _show(rows, [ledger_table(rows)], json=json)
+    _show(rows, [ledger_table(rows, at)], json=json)
 
 
 @ledger_app.command("verify")
@@ -357,6 +399,19 @@ def main() -> None:
     except FedscoreError as error:
         typer.echo(f"fedscore: {error}", err=True)
         sys.exit(error.exit_code)
+
+
+def _warn(warnings: tuple[str, ...]) -> None:
+    for one in warnings:
+        typer.echo(f"fedscore: warning: {one}", err=True)
+
+
+def _write(text: str, out: Path | None) -> None:
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        files.write_new(out, text)
+        typer.echo(f"Wrote {out}.")
 
 
 def _show(value: Any, tables: "list[Table]", *, json: bool) -> None:  # noqa: ANN401  any struct

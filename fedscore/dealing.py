@@ -1,6 +1,7 @@
 """Deals one table to many institutions, for simulations that have no natural ones."""
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 from clients.configuration import Configuration
 from clients.policy import Policy
 from clients.table_file import TableFile
+from federation.errors import ConfigurationError
 from federation.plan import Plan
 from federation.schema import ROW_AS_KEY, Schema
 
@@ -28,6 +30,9 @@ def deal_table(
 
     Returns:
         One configuration for each institution.
+
+    Raises:
+        ConfigurationError: an institution would get more people than the plan says.
     """
     file = TableFile(table)
     people = pa.Table.from_batches(file.batches(list(file.names)))
@@ -38,6 +43,13 @@ def deal_table(
         else people.column(schema.person_key).to_pylist()
     )
     owners = np.fromiter((_owner(key, len(names)) for key in keys), np.int64)
+    most = max(Counter(_owner(key, len(names)) for key in set(keys)).values(), default=0)
+    if most > plan.people.most_per_institution:
+        raise ConfigurationError(
+            f"Dealt to {len(names)} institutions, this table gives one {most:,} people, more "
+            f"than the plan's most_per_institution = {plan.people.most_per_institution:,}. Draft a "
+            "plan with a larger --most-per-institution."
+        )
     policy = Policy(
         coordinator=plan.coordinator,
         purposes=(plan.purpose,),

@@ -77,9 +77,62 @@ def read_configurations(directory: Path) -> "tuple[Configuration, ...]":
     return tuple(load_configuration(path) for path in found)
 
 
+def require_invited(
+    members: "tuple[Configuration, ...]", plan: "Plan", directory: Path
+) -> tuple[str, ...]:
+    """Returns who is invited and has no configuration; they will not answer.
+
+    Raises:
+        ConfigurationError: an institution is not invited or stands twice, or too few are left.
+    """
+    found = [one.id for one in members]
+    invited = plan.participation.invited
+    strangers = sorted(set(found) - set(invited))
+    twice = sorted({name for name in found if found.count(name) > 1})
+    absent = tuple(name for name in invited if name not in found)
+    if strangers:
+        raise ConfigurationError(
+            f"{directory}: not invited by the plan: {', '.join(strangers)}. It invites "
+            f"{', '.join(invited)}."
+        )
+    if twice:
+        raise ConfigurationError(f"{directory}: several files have the id {', '.join(twice)}.")
+    if len(found) < plan.participation.quorum:
+        raise ConfigurationError(
+            f"{directory}: no configuration of {', '.join(absent)}, and {len(found)} institutions "
+            f"are fewer than the quorum of {plan.participation.quorum}."
+        )
+    return absent
+
+
 def names_in(text: str) -> frozenset[str]:
-    """Returns the names in a list that commas separate."""
-    return frozenset(name.strip() for name in text.split(",") if name.strip())
+    """Returns the names in a list that commas separate.
+
+    Raises:
+        ConfigurationError: a name stands twice.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigurationError(f"Named twice: {', '.join(twice)}.")
+    return frozenset(names)
+
+
+def write_new(path: Path, text: str) -> None:
+    """Writes a file that does not exist yet, whole or not at all."""
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"There is no directory {path.parent} to hold {path.name}.")
+    unfinished = path.with_name(path.name + ".unfinished")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        try:
+            path.hardlink_to(unfinished)  # unlike a rename, never over what is there
+        finally:
+            unfinished.unlink()
+    except FileExistsError as error:
+        raise ConfigurationError(f"{path} exists already. Name a new file.") from error
+    except OSError as error:
+        raise ConfigurationError(f"Cannot write {path}: {error.strerror}.") from error
 
 
 def replace(path: Path, content: bytes) -> None:

@@ -328,6 +328,6 @@ def _seat(
             log=lambda text: log.append(f"{name}: {text}"),
         )
         institution.prepare()
-    except DataError as error:
-        raise DataError(f"{configuration.title} ({name}): {error}") from error
+    except (ConfigurationError, DataError) as error:
+        raise type(error)(f"{configuration.title} ({name}): {error}") from error
     return _Seat(configuration=configuration, institution=institution, ledger=ledger)

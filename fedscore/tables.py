@@ -1,6 +1,7 @@
 """Tables for people; the same figures are available as JSON."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 import msgspec
 from rich.console import Console
@@ -8,8 +9,9 @@ from rich.table import Table
 
 from federation.model.evaluation import Figure
 from federation.model.release import Release
+from federation.privacy.accountant import epsilon_of
 from federation.privacy.ledger_entries import Closed, Recorded, Refunded, Reserved, Spent
-from federation.privacy.units import Population
+from federation.privacy.units import BudgetUnits, Delta, Population
 from federation.transcript_audit import Audit
 from fedscore.price_sheet import PriceSheet
 from fedscore.simulation import Simulation
@@ -22,8 +24,11 @@ def console() -> Console:
 
 
 def with_interval(figure: Figure | None) -> str:
-    """Returns an estimate with half its 95 % interval, "0.771 +-0.014", or a dash."""
-    if figure is None:
+    """Returns an estimate with half its 95 % interval, "0.771 +-0.014", or a dash.
+
+    All such figures lie within +-1: an interval that reaches further is none.
+    """
+    if figure is None or (figure.high - figure.low) / 2 > 1:
         return "-"
     return f"{figure.value:.3f} +-{(figure.high - figure.low) / 2:.3f}"
 
@@ -72,13 +77,15 @@ def statement_table(release: Release) -> Table:
 def quality_table(release: Release) -> Table:
     """Returns the quality of a release as the door saw it, with intervals."""
     table = Table(title="Quality on held-out people as the door saw it, 95 % intervals")
-    for heading in ("Group", "People", "Bad rate", "AUC", "KS", "Gini"):
+    for heading in ("Group", "People, noisy", "Bad rate", "AUC", "KS", "Gini"):
         table.add_column(heading, justify="left" if heading == "Group" else "right")
     rows = [("everybody", release.report.overall)]
     rows += [(f"{one.feature} = {one.group}", one.quality) for one in release.report.groups]
+    hidden = sum(quality is None for name, quality in rows[1:])
     for name, quality in rows:
         if quality is None:
-            table.add_row(name, "hidden by the noise", "", "", "", "")
+            if name == "everybody":
+                table.add_row(name, "hidden by the noise", "", "", "", "")
             continue
         table.add_row(
             name,
@@ -88,6 +95,8 @@ def quality_table(release: Release) -> Table:
             with_interval(quality.ks),
             with_interval(quality.gini),
         )
+    if hidden:
+        table.caption = f"{hidden} group{'s' * (hidden > 1)} hidden by the noise."
     return table
 
 
@@ -96,7 +105,7 @@ def card_table(release: Release) -> Table:
     table = Table(title=f"Scorecard: {release.base} points, plus for each feature")
     for heading in ("Feature", "Bin"):
         table.add_column(heading)
-    for heading in ("People", "Bad rate", "WoE", "+-", "IV", "Points"):
+    for heading in ("People, noisy", "Bad rate, noisy", "WoE", "+-", "IV", "Points"):
         table.add_column(heading, justify="right")
     for feature in release.features:
         for number, one in enumerate(feature.bins):
@@ -106,8 +115,8 @@ def card_table(release: Release) -> Table:
                 one.label,
                 f"{people:,.0f}",
                 f"{one.bad / people:.1%}" if people > 0 and one.bad > 0 else "-",
-                f"{one.weight_of_evidence:+.2f}",
-                f"{one.standard_error:.2f}",
+                _evidence(one.weight_of_evidence),
+                "" if one.standard_error is None else f"{one.standard_error:.2f}",
                 f"{feature.information_value:.3f}" if number == 0 else "",
                 f"{one.points:+d}",
                 end_section=number == len(feature.bins) - 1,
@@ -115,9 +124,16 @@ def card_table(release: Release) -> Table:
     return table
 
 
+def _evidence(weight: float | None) -> str:
+    return "no evidence" if weight is None else f"{weight:+.2f}"
+
+
 def price_tables(sheet: PriceSheet) -> list[Table]:
     """Returns what a plan costs, its noise, and the error to expect."""
-    cost = Table(title=f"Plan {sheet.plan!r}: what it costs each person at delta {sheet.delta:g}")
+    cost = Table(
+        title=f"Plan {sheet.plan!r}, {sheet.signature}: what it costs each person at delta "
+        f"{sheet.delta:g}"
+    )
     for heading in (
         "People",
         "Epsilon",
@@ -258,31 +274,40 @@ def ledger_rows(entries: Iterable[Recorded]) -> list[LedgerPlan]:
     return list(plans.values())
 
 
-def ledger_table(rows: list[LedgerPlan]) -> Table:
-    """Returns a ledger plan by plan."""
-    table = Table(title="Privacy budget, in units of 10^-12 mu^2")
-    headings = ("Plan", "State", "People", "Answers", "Reserved", "Coordinator alone", "Spent")
-    for heading in headings:
-        left = heading in ("Plan", "State", "People")
-        table.add_column(heading, justify="left" if left else "right")
+def ledger_table(rows: list[LedgerPlan], delta: Delta) -> Table:
+    """Returns a ledger plan by plan, in epsilon at a delta that the reader chose."""
+    table = Table(
+        title=f"Privacy budget of a person: epsilon at delta {delta:g}",
+        caption="Epsilon does not add: the ledger adds budget units, which --json shows.",
+    )
+    headings = ("Plan", "State", "Last entry", "People", "Answers")
+    for heading in (*headings, "Reserved", "Coordinator alone", "Spent"):
+        table.add_column(heading, justify="left" if heading in headings[:4] else "right")
+
+    def epsilon(units: int) -> str:
+        return f"{epsilon_of(BudgetUnits(units), delta):.4g}"
+
     for row in rows:
+        last = datetime.fromtimestamp(row.latest_time, UTC)
         table.add_row(
             row.plan[:16],
             "open" if row.is_open else "closed",
+            f"{last:%Y-%m-%d}",
             "trained",
             f"{row.answers}" + (f", {row.refunds} refunded" if row.refunds else ""),
-            f"{row.reserved_trained:,}",
-            f"{row.alone_trained:,}",
-            f"{row.spent_trained:,}",
+            epsilon(row.reserved_trained),
+            epsilon(row.alone_trained),
+            epsilon(row.spent_trained),
         )
         table.add_row(
             "",
             "",
+            "",
             "held out",
             "",
-            f"{row.reserved_held_out:,}",
-            f"{row.alone_held_out:,}",
-            f"{row.spent_held_out:,}",
+            epsilon(row.reserved_held_out),
+            epsilon(row.alone_held_out),
+            epsilon(row.spent_held_out),
             end_section=True,
         )
     return table

@@ -93,7 +93,7 @@ def _feature(
     return CardFeature(
         name=grid.name,
         information_value=_rounded(found.information_value),
-        mean_points=_rounded(float(np.average(points, weights=people))),
+        mean_points=_rounded(float(np.dot(points, people)) / max(float(people.sum()), 1.0)),
         bin_of_cell=bins.bin_of_cell,
         bins=tuple(
             Bin(
@@ -101,10 +101,10 @@ def _feature(
                 points=points[one],
                 good=_rounded(float(good[one])),
                 bad=_rounded(float(bad[one])),
-                weight_of_evidence=_rounded(float(found.weight[one])),
-                standard_error=_rounded(float(found.standard_error[one])),
+                weight_of_evidence=_rounded(float(found.weight[one])) if evident else None,
+                standard_error=_rounded(float(found.standard_error[one])) if evident else None,
             )
-            for one in range(bins.bins)
+            for one, evident in enumerate(bins.evident)
         ),
     )
 

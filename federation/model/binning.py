@@ -4,7 +4,8 @@ Everything here is post-processing of one noisy histogram that was paid for once
 reads a record, and nothing costs privacy. A feature's fine cells are public: `ordered_cells` cells
 in value order (a numeric grid), then cells without an order (special codes, missing, categories,
 other). Bins are what the scorecard gives points to: runs of ordered cells, and single unordered
-cells.
+cells. Where nobody can be told from the noise there is no evidence, and never a point: what would
+be given, noise alone would have drawn, and the first real person there would pay for it.
 """
 
 import math
@@ -39,15 +40,19 @@ class FeatureBins:
         ordered_bins: Number of bins made of ordered cells, in value order: bins 0 ..
             ordered_bins - 1 are contiguous runs of ordered cells.
         bin_of_cell: The bin of every cell. Unordered cells too small for a bin of their own
-            share the last bin.
+            share one or two.
+        last_is_silent: Whether nobody in the last bin can be told from the noise. Without evidence
+            its weight is 0, and it is never trained.
 
     Raises:
-        ConfigurationError: The bins are not such a partition, or a bin holds no cell.
+        ConfigurationError: The bins are not such a partition, a bin holds no cell, or the last one
+            is silent and of ordered cells.
     """
 
     ordered_cells: int
     ordered_bins: int
     bin_of_cell: tuple[int, ...]
+    last_is_silent: bool
 
     def __post_init__(self) -> None:
         cells = len(self.bin_of_cell)
@@ -65,11 +70,18 @@ class FeatureBins:
             raise ConfigurationError(
                 "Expected bins of unordered cells numbered on from the ordered bins, none empty."
             )
+        if self.last_is_silent and self.ordered_bins == self.bins:
+            raise ConfigurationError("Expected a silent bin to be one of unordered cells.")
 
     @property
     def bins(self) -> int:
         """Number of bins, at least 1."""
         return max(self.bin_of_cell) + 1
+
+    @property
+    def evident(self) -> NDArray[np.bool_]:
+        """Whether somebody can be told from the noise, shape (bins,)."""
+        return np.arange(self.bins) < self.bins - self.last_is_silent
 
     @property
     def cells_per_bin(self) -> Counts:
@@ -93,15 +105,26 @@ def merge(bins: FeatureBins, counts: Counts) -> Counts:
     return np.bincount(bins.bin_of_cell, weights=counts, minlength=bins.bins).astype(np.float64)
 
 
+def least_evidence(*, stddev: float, cells: int) -> float:
+    """The least noisy count that says that anybody is there at all.
+
+    Args:
+        stddev: Standard deviation of the noise in one cell's good count, and in its bad count,
+            people; 0 without privacy, where one person is evidence.
+        cells: How many cells are counted together, 1 or more.
+    """
+    return max(1.0, NOISE_MULTIPLE * math.sqrt(2 * cells) * stddev)
+
+
 def smallest_bin(*, stddev: float, people: float) -> float:
     """The least number of people (as noisy counts say) that may have a bin of their own.
 
     Args:
-        stddev: Standard deviation of the noise in one cell's good count, and in its bad count,
-            people; 0 without privacy.
+        stddev: As of `least_evidence`.
         people: Number of people in the federation, a public figure or a noisy count; above 0.
     """
-    return max(SMALLEST_SHARE * people, SMALLEST_PEOPLE, NOISE_MULTIPLE * math.sqrt(2) * stddev)
+    noise = least_evidence(stddev=stddev, cells=1)
+    return max(SMALLEST_SHARE * people, SMALLEST_PEOPLE, noise)
 
 
 def most_bins(*, stddev: float, people: float) -> int:
@@ -122,8 +145,9 @@ def choose_bins(
     Ordered cells are cut at equal steps of the cumulative square root of their counts (the rule of
     Dalenius and Hodges 1959 for strata: between equal width and equal mass, so that rare values at
     the ends, which tell most about credit, get bins of their own); a run that is still too small
-    joins its smaller neighbour. An unordered cell that is large enough is a bin; the others share
-    one last bin.
+    joins its smaller neighbour. An unordered cell that is large enough is a bin; the others that
+    can be told from the noise share one; what then is left shares the last, silent if the noise
+    explains all of it.
 
     Args:
         ordered_cells: How many of the cells, from the first, are in value order; 0 .. cells.
@@ -134,7 +158,7 @@ def choose_bins(
         most: Upper limit of ordered bins, 1 or more.
 
     Returns:
-        Bins of which each, except the last one of left-over unordered cells and a feature's only
+        Bins of which each, except those of left-over unordered cells and a feature's only ordered
         one, has at least `smallest_bin` people.
 
     Raises:
@@ -168,11 +192,19 @@ def choose_bins(
         bin_of_cell[run] = number
     own = ordered_cells + np.flatnonzero(counts[ordered_cells:] >= floor)
     bin_of_cell[own] = len(runs) + np.arange(len(own))
-    bin_of_cell[bin_of_cell < 0] = len(runs) + len(own)
+    told = counts >= least_evidence(stddev=stddev, cells=1)
+    left = bin_of_cell < 0
+    if (left & told).any():
+        bin_of_cell[left & told] = bin_of_cell.max() + 1
+    rest = left & ~told
+    if rest.any():
+        bin_of_cell[rest] = bin_of_cell.max() + 1
+    together = least_evidence(stddev=stddev, cells=max(int(rest.sum()), 1))
     return FeatureBins(
         ordered_cells=ordered_cells,
         ordered_bins=len(runs),
         bin_of_cell=tuple(int(number) for number in bin_of_cell),
+        last_is_silent=bool(rest.any() and counts[rest].sum() < together),
     )
 
 
@@ -197,9 +229,9 @@ class Evidence:
 
     Attributes:
         weight: Shape (bins,), log-odds: ln((good_b / good) / (bad_b / bad)); above 0 means
-            safer than the average person.
+            safer than the average person; 0 without evidence.
         standard_error: Shape (bins,), log-odds; covers both the sampling of people and the
-            privacy noise.
+            privacy noise; infinite without evidence.
         information_value: sum_b (good_b / good - bad_b / bad) * weight_b, 0 or more.
     """
 
@@ -231,11 +263,13 @@ def evidence(bins: FeatureBins, *, good: Counts, bad: Counts, stddev: float) -> 
     noise = stddev * np.sqrt(bins.cells_per_bin)
     floor = np.maximum(noise, 0.5)
     good, bad = np.maximum(good, floor), np.maximum(bad, floor)
-    good_share, bad_share = good / good.sum(), bad / bad.sum()
-    weight = np.log(good_share / bad_share)
+    evident = bins.evident
+    good_share = good / max(good.sum(where=evident), 1.0)
+    bad_share = bad / max(bad.sum(where=evident), 1.0)
+    weight = np.where(evident, np.log(good_share / bad_share), 0.0)
     variance = sum(1 / count + (noise / count) ** 2 for count in (good, bad))
     return Evidence(
         weight=weight,
-        standard_error=np.sqrt(variance),
+        standard_error=np.where(evident, np.sqrt(variance), np.inf),
         information_value=float(((good_share - bad_share) * weight).sum()),
     )

@@ -110,9 +110,13 @@ class FitSettings:
         return float(np.clip(bad / max(good + bad, 1.0), 0.001, 0.999))
 
     def counts(self, feature: int) -> Array:
-        """Noisy people per bin, shape (bins,), at least their noise and one person: they divide."""
-        noise = self.count_stddev * np.sqrt(2 * self.bins[feature].cells_per_bin)
-        return np.maximum(self.good[feature] + self.bad[feature], np.maximum(noise, 1.0))
+        """Noisy people per bin, shape (bins,): 0 without evidence, else 1 or more.
+
+        At least the bin's noise, for they divide.
+        """
+        bins = self.bins[feature]
+        least = np.maximum(self.count_stddev * np.sqrt(2 * bins.cells_per_bin), 1.0)
+        return np.where(bins.evident, np.maximum(self.good[feature] + self.bad[feature], least), 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +224,8 @@ def finish(state: FitState, settings: FitSettings) -> tuple[float, Weights]:
 
     Returns:
         The intercept and the weights, log-odds. The mean of each feature's weights over (noisy)
-        people is 0, so that a feature which an institution does not hold contributes the neutral 0.
+        people is 0, so that a feature which an institution does not hold contributes the neutral 0,
+        as a bin without evidence does.
 
     Raises:
         ConfigurationError: No more than half of the rounds are done, so nothing is averaged.
@@ -234,7 +239,7 @@ def finish(state: FitState, settings: FitSettings) -> tuple[float, Weights]:
     weights = []
     for feature, (total, bins) in enumerate(zip(state.weight_sums, settings.bins, strict=True)):
         counts, mean = settings.counts(feature), total / averaged
-        if settings.directions[feature] and bins.ordered_bins:
+        if settings.directions[feature] and bins.ordered_bins > 1:
             ordered = slice(0, bins.ordered_bins)
             rising = settings.directions[feature] > 0
             mean[ordered] = isotonic_regression(
@@ -254,8 +259,9 @@ def _step(settings: FitSettings) -> float:
     rate = settings.base_rate
     excess = 1.0
     for feature, bad in enumerate(settings.bad):
-        risk = np.clip(bad / settings.counts(feature), 0.0, 0.5)
-        excess = max(excess, float((risk * (1 - risk)).max()) / (rate * (1 - rate)))
+        counts = settings.counts(feature)
+        risk = np.clip(bad[counts > 0] / counts[counts > 0], 0.0, 0.5)
+        excess = max(excess, float((risk * (1 - risk)).max(initial=0.0)) / (rate * (1 - rate)))
     spread = max(len(settings.bins), excess)
     if settings.residual_stddev == 0:
         return 1 / spread  # nothing to stop early for: the prior alone regularises
@@ -265,13 +271,19 @@ def _step(settings: FitSettings) -> float:
 def _move(settings: FitSettings, feature: int, sums: Array, weights: Array) -> Array:
     """The full step of one feature alone, K C (C K C + V)^-1 (sums - K^-1 weights), log-odds."""
     counts, rate = settings.counts(feature), settings.base_rate
-    information = counts * rate * (1 - rate)
+    seen = np.flatnonzero(counts)
+    moves = np.zeros(len(counts))
+    if not len(seen):
+        return moves
+    information = counts[seen] * rate * (1 - rate)
     variance = information + settings.residual_stddev**2 / settings.rounds
-    prior = _prior(settings.bins[feature], counts, len(settings.bins))
+    prior = _prior(settings.bins[feature], counts, len(settings.bins))[np.ix_(seen, seen)]
+    sums, weights = sums[seen], weights[seen]
     # What the sums say of everyone belongs to the intercept.
-    told = sums - counts * sums.sum() / counts.sum() - np.linalg.solve(prior, weights)
+    told = sums - counts[seen] * sums.sum() / counts.sum() - np.linalg.solve(prior, weights)
     observed = information[:, None] * prior * information + np.diag(variance)
-    return np.asarray(prior @ (information * np.linalg.solve(observed, told)))
+    moves[seen] = prior @ (information * np.linalg.solve(observed, told))
+    return moves
 
 
 def _prior(bins: FeatureBins, counts: Array, features: int) -> Array:
@@ -285,14 +297,16 @@ def _prior(bins: FeatureBins, counts: Array, features: int) -> Array:
         -np.abs(place[:, None] - place) / max(bins.ordered_bins, 1)
     )
     share = counts / counts.sum()
-    spread = share**-0.25
+    spread = np.zeros(len(share))
+    np.power(share, -0.25, out=spread, where=share > 0)
     spread *= math.sqrt(SCORE_VARIANCE / features / float(share @ spread**2))
     return np.asarray(spread[:, None] * correlation * spread)
 
 
 def _centred(weights: Array, counts: Array) -> Array:
-    """The weights less their mean over people."""
-    return np.asarray(weights - weights @ counts / counts.sum())
+    """The weights less their mean over people; 0 where there is nobody."""
+    mean = weights @ counts / max(counts.sum(), 1.0)
+    return np.where(counts > 0, weights - mean, 0.0)
 
 
 def _check(arrays: Weights, bins: tuple[FeatureBins, ...], name: str) -> None:

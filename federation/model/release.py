@@ -15,8 +15,8 @@ from federation.model.score_scale import ScoreScale
 from federation.model.scorecard import AdditiveCard
 from federation.schema import Schema
 
-RELEASE_LABEL: Final = "fedscore/release/2"
-FORMAT: Final = 2
+RELEASE_LABEL: Final = "fedscore/release/3"
+FORMAT: Final = 3
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,19 +28,29 @@ class Bin(_Part, frozen=True, kw_only=True):
 
     Attributes:
         label: the public cells in it, for people.
-        points: added to the score of a person in this bin.
+        points: added to the score of a person in this bin; 0 without evidence.
         good: noisy number of good trained people, as counted, possibly negative.
         bad: noisy number of bad trained people, likewise.
-        weight_of_evidence: ln((good / all good) / (bad / all bad)) of the noisy counts.
-        standard_error: of the weight of evidence, noise and sampling together.
+        weight_of_evidence: ln((good / all good) / (bad / all bad)) of the noisy counts; None if
+            there is no evidence: nobody in this bin can be told from the noise.
+        standard_error: of the weight of evidence, noise and sampling together; None likewise.
+
+    Raises:
+        ConfigurationError: points without evidence.
     """
 
     label: str
     points: int
     good: float
     bad: float
-    weight_of_evidence: float
-    standard_error: float
+    weight_of_evidence: float | None
+    standard_error: float | None
+
+    def __post_init__(self) -> None:
+        if (self.weight_of_evidence is None) != (self.standard_error is None):
+            raise ConfigurationError("A weight of evidence has an error, and none has none.")
+        if self.weight_of_evidence is None and self.points:
+            raise ConfigurationError("A bin without evidence gives points.")
 
 
 class CardFeature(_Part, frozen=True, kw_only=True):
@@ -236,7 +246,8 @@ def load_release(data: bytes) -> Release:
         release = msgspec.json.decode(data, type=Release)
     except (msgspec.DecodeError, ValueError, RecursionError, FedscoreError) as error:
         raise ConfigurationError(
-            f"This is not a whole release of format 1: {error}. Fetch it again from its source."
+            f"This is not a whole release of format {FORMAT}: {error}. "
+            "Fetch it again from its source."
         ) from error
     release.require_signed_by(release.coordinator)
     return release

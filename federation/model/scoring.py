@@ -22,6 +22,9 @@ NO_REASON: Final = -1
 LOSS_UNITS_PER_POINT: Final = 100
 """Points lost are counted in whole hundredths, so that no order rests on a rounding error."""
 
+LEAST_LOSS: Final = LOSS_UNITS_PER_POINT
+"""A reason that costs less than one point is not told: rounding alone costs as much."""
+
 _BLOCK_ROWS = 8_192  # a dozen vectors of this many rows stay in a core's cache
 _LARGEST_LOG_ODDS = 700.0  # beyond it exp overflows, and the rate is 0 or 1 in float32 anyway
 
@@ -60,16 +63,16 @@ class _Lookup:
 class Scorer:
     """Scores rows of fine cell codes by a release.
 
-    A reason is named if one of its features costs points against the population mean of that
-    feature (from the noisy counts of the release: no privacy is spent). Losses of features that
+    A reason is named if its features cost a point at least against the population means of those
+    features (from the noisy counts of the release: no privacy is spent). Losses of features that
     share a reason are added up; what one of them gains does not hide what another costs. A feature
-    that is not held costs nothing and is never a reason. Of two reasons that cost the same to the
-    hundredth of a point, the one first in the schema leads.
+    that is not held costs nothing and is never a reason, nor is a bin without evidence. Of two
+    reasons that cost the same to the hundredth of a point, the one first in the schema leads.
     """
 
     # A reason competes with one number, its key: loss * places + (places - 1 - its number), places
     # being a power of two that no number reaches. Keys of a row differ, a larger one leads, and
-    # one below `places` cost nothing.
+    # one below `LEAST_LOSS * places` cost too little.
     __slots__ = ("_base", "_lookups", "_places", "_scale", "reasons")
 
     def __init__(self, release: Release) -> None:
@@ -145,7 +148,7 @@ class Scorer:
                 key, smaller = smaller, key
         for place, found in zip(leading, reasons, strict=True):
             number_of = self._places - 1 - (place & (self._places - 1))
-            found[:] = np.where(place >= self._places, number_of, NO_REASON)
+            found[:] = np.where(place >= LEAST_LOSS * self._places, number_of, NO_REASON)
 
     def reason_texts(self, reasons: NDArray[np.int16]) -> tuple[str, ...]:
         """Returns the texts behind one row of `Scores.reasons`."""
@@ -230,5 +233,6 @@ def _losses_of_codes(feature: CardFeature, points: NDArray[np.int32]) -> NDArray
     losses = np.zeros(NOT_HELD + 1, dtype=np.int64)
     cells = len(feature.bin_of_cell)
     lost = mean - LOSS_UNITS_PER_POINT * points[:cells].astype(np.int64)
-    losses[:cells] = np.maximum(lost, 0)
+    evident = [feature.bins[one].weight_of_evidence is not None for one in feature.bin_of_cell]
+    losses[:cells] = np.where(evident, np.maximum(lost, 0), 0)
     return losses

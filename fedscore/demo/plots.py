@@ -262,7 +262,6 @@ def calibration(
         most = 1.05 * max(max(pair) for pair in rates)
         largest = max(band.people for band in bands)
         ax.plot([0, most], [0, most], color=INK, linewidth=0.8, linestyle=_DASHED)
-        ax.text(most * 0.9, most * 0.86, "as promised", va="top", fontsize=8.5, style="italic")
         lowest = {True: -most, False: -most}
         both = zip(labels, bands, strict=True)
         for label, band in sorted(both, key=lambda pair: pair[1].observed_bad_rate.value):

@@ -1,9 +1,13 @@
 """The command line as a person meets it: what works, and what each mistake is answered with."""
 
+import importlib.metadata
 import itertools
 import json
+import re
+import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -13,11 +17,14 @@ import pyarrow.parquet as pq
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from federation.canonical import public_key_of
 from federation.messages import Open
+from federation.model.evaluation import Figure
 from federation.plan import plan_toml
 from federation.pricing import price_of
+from federation.privacy.accountant import epsilon_of
 from federation.privacy.units import Population
-from fedscore import command
+from fedscore import command, simulation, tables
 from tests.exchanges import Wire, silent, train
 from tests.federations import (
     _SMALL,
@@ -186,8 +193,17 @@ def test_a_ledger_shows_what_was_answered_refunded_and_would_be_owed_to_the_coor
     assert row["spent_trained"] == price.price.trained - step  # the spare attempt is not charged
     code, out, _ = fedscore("ledger", "show", path)
     assert code == 0
-    for figure in ("1 refunded", f"{price.alone.trained:,}", f"{row['spent_trained']:,}"):
+    last = datetime.fromtimestamp(row["latest_time"], UTC)
+    epsilon = f"{epsilon_of(price.price.trained, 1e-6):.4g}"
+    for figure in ("delta 1e-06", f"{last:%Y-%m-%d}", "1 refunded", epsilon):
         assert figure in out
+    spent = row["spent_trained"]
+    code, out, _ = fedscore("ledger", "show", path, "--delta", "1e-9")
+    assert code == 0
+    for units in (price.price.trained, price.alone.trained, spent):
+        assert f"{epsilon_of(units, 1e-9):.4g}" in out
+    code, _, err = fedscore("ledger", "show", path, "--delta", "0")
+    assert (code, "delta=0.0" in err) == (77, True)
     assert fedscore("ledger", "verify", path)[0] == 0
 
 
@@ -459,3 +475,176 @@ def test_a_plan_survives_its_own_toml(place, fedscore):
     plan = load_plan(Path("plan.toml").read_text())
     assert load_plan(plan_toml(plan)) == plan
     assert plan.schema == small_schema().digest
+
+
+def test_files_are_written_whole_and_never_over_others(place, fedscore):
+    code, out, _ = fedscore("schema", "draft", "table.parquet", "--out", "draft.toml")
+    assert (code, out) == (0, "Wrote draft.toml.\n")
+    before = Path("draft.toml").read_text()
+    assert before == fedscore("schema", "draft", "table.parquet")[1]
+    code, _, err = fedscore("schema", "draft", "table.parquet", "--out", "draft.toml")
+    assert (code, "draft.toml exists already" in err) == (78, True)
+    assert Path("draft.toml").read_text() == before
+    code, _, err = fedscore("schema", "draft", "none.parquet", "--out", "other.toml")
+    assert (code, left() & {"other.toml", "other.toml.unfinished"}) == (65, set())
+    code, _, err = fedscore("schema", "draft", "table.parquet", "--out", "no/where.toml")
+    assert (code, "There is no directory no" in err) == (78, True)
+
+
+def test_the_price_says_what_the_signature_is_worth(place, fedscore):
+    draft_plan(fedscore)
+    price = ("plan", "price", "plan.toml", "--schema", "schema.toml")
+    assert "'first', unsigned" in fedscore(*price)[1]
+    assert fedscore("plan", "sign", "plan.toml", "--key", "coordinator.key")[0] == 0
+    assert json.loads(fedscore(*price, "--json")[1])["signature"] == "signed"
+    text = Path("plan.toml").read_text()
+    Path("plan.toml").write_text(text.replace('name = "first"', 'name = "other"'))
+    assert "signature broken" in fedscore(*price)[1]
+
+
+def test_a_plan_that_has_expired_or_costs_more_than_it_promises_is_not_signed(
+    place, fedscore, monkeypatch
+):
+    draft_plan(fedscore)
+    sign = ("plan", "sign", "plan.toml", "--key", "coordinator.key")
+    text = Path("plan.toml").read_text()
+    Path("plan.toml").write_text(re.sub(r"epsilon = 8\.0", "epsilon = 4.0", text))
+    code, _, err = fedscore(*sign, "--schema", "schema.toml")
+    assert code != 0
+    assert "Signed" not in Path("plan.toml").read_text()
+    Path("plan.toml").write_text(text)
+    later = simulation.system_clock() + 31 * 86_400
+    monkeypatch.setattr(simulation, "system_clock", lambda: later)
+    code, _, err = fedscore(*sign)
+    assert (code, "The plan expired on" in err) == (78, True)
+    assert Path("plan.toml").read_text() == text
+
+
+def test_a_plan_of_no_use_is_warned_of_and_one_of_use_is_not(place, fedscore):
+    assert "warning" not in draft_plan(fedscore)
+    warned = draft_plan(fedscore, epsilon="0.1")
+    assert "too few people for this epsilon" in warned
+    assert fedscore("plan", "price", "plan.toml", "--schema", "schema.toml")[2] == warned
+
+
+def test_hidden_groups_are_one_line_and_hopeless_intervals_a_dash(place, fedscore):
+    signed_plan(fedscore)
+    code, out, _ = simulated(fedscore)
+    assert code == 0
+    assert "hidden by the noise." in out
+    assert "| hidden by the noise" not in out
+    assert tables.with_interval(Figure(value=0.0, low=-1.1, high=1.1)) == "-"
+    assert tables.with_interval(Figure(value=0.5, low=0.4, high=0.6)) == "0.500 +-0.100"
+
+
+def configured(directory: Path, *ids: str, **changes: str) -> None:
+    """Writes configurations of institutions with a table each, some lines of them changed."""
+    directory.mkdir()
+    for number, name in enumerate(ids):
+        small_table(directory / f"{name}-{number}.parquet", 200, number, first_person=200 * number)
+        text = (
+            f'id = "{name}"\ntitle = "Bank {number}"\nmost_people = 1000\n'
+            f'table = "{name}-{number}.parquet"\nnot_held = []\n[policy]\n'
+            f'coordinator = "{public_key_of(KEY)}"\npurposes = ["credit-scoring"]\n'
+            "least_quorum = 3\nleast_colluders = 1\ndelta = 1e-6\nepsilon_per_plan = 8.0\n"
+            "epsilon_per_year = 16.0\nepsilon_lifetime = 16.0\n"
+        )
+        for line, new in changes.items():
+            text = re.sub(rf"(?m)^{line} = .*$", f"{line} = {new}", text)
+        (directory / f"{number}.toml").write_text(text)
+
+
+def of_files(fedscore) -> tuple[int, str, str]:
+    return fedscore(
+        "simulate", "plan.toml", "--schema", "schema.toml", "--key", "coordinator.key",
+        "--out", "out", "--institutions", "banks", "--no-inspect",
+    )  # fmt: skip
+
+
+def test_who_is_not_invited_or_has_no_file_is_named_before_the_run(place, fedscore):
+    signed_plan(fedscore, invite=",".join(names(5)), quorum="4")
+    invited = names(5)
+    configured(place / "banks", *invited[:3], "stranger")
+    code, _, err = of_files(fedscore)
+    assert (code, "not invited by the plan: stranger" in err) == (78, True)
+    (place / "banks" / "3.toml").unlink()
+    code, _, err = of_files(fedscore)
+    assert code == 78
+    assert f"no configuration of {', '.join(invited[3:])}" in err
+    shutil.rmtree("banks")
+    configured(place / "banks", *invited[:4], invited[0])
+    code, _, err = of_files(fedscore)
+    assert (code, f"several files have the id {invited[0]}" in err) == (78, True)
+    (place / "banks" / "4.toml").unlink()
+    code, _, err = of_files(fedscore)
+    assert code == 0, err
+    assert f"{invited[4]} is invited and has no file" in err
+
+
+def test_errors_in_a_configuration_name_the_file_or_the_institution(place, fedscore):
+    signed_plan(fedscore)
+    configured(place / "banks", *names(4), epsilon_per_year="1.0")
+    code, _, err = of_files(fedscore)
+    assert (code, "banks/0.toml: policy: expected" in err) == (78, True)
+    shutil.rmtree("banks")
+    configured(place / "banks", *names(4), not_held='["nonsense"]')
+    code, _, err = of_files(fedscore)
+    assert (code, "Bank 0 (bank-00): Declared as not held" in err) == (78, True)
+
+
+def test_a_refusal_by_policy_says_which_figure_and_nothing_false_follows(place, fedscore):
+    signed_plan(fedscore)
+    configured(place / "banks", *names(4), epsilon_per_plan="1.0")
+    code, _, err = of_files(fedscore)
+    assert code == 76
+    assert "exceeds this policy's epsilon_per_plan = 1" in err
+    assert err.count("refused (") == 4  # one each: the Close that follows is no fault
+
+
+def test_too_many_people_dealt_to_one_speak_of_the_plan(place, fedscore):
+    signed_plan(fedscore, most_per_institution="100")
+    code, _, err = simulated(fedscore)
+    assert (code, "--most-per-institution" in err) == (78, True)
+
+
+def test_a_name_given_twice_is_refused(place, fedscore):
+    assert "Named twice: bank-00" in draft_plan(fedscore, invite="bank-00,bank-01,bank-00,bank-02")
+
+
+def test_help_is_plain_and_the_version_is_told(fedscore):
+    code, out, _ = fedscore("schema", "check", "--help")
+    assert (code, "\\" in out, "[required]" in out) == (0, False, True)
+    code, out, _ = fedscore("--version")
+    assert (code, out) == (0, f"fedscore {importlib.metadata.version('fedscore')}\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (b"", "it is empty"),
+        (b"person,bad\n1,0\n2\n", "line 3 has 1 fields, the header has 2"),
+        (b"person,bad\n1,\xff\n", "not text in UTF-8"),
+        (b"pers\xff,bad\n1,0\n", "not text in UTF-8"),
+        (b"person;bad\n1;0\n", "separator looks like ';'"),
+    ],
+    ids=["empty", "fields", "bytes", "bytes in the header", "separator"],
+)
+def test_a_csv_that_cannot_be_read_is_told_why(place, fedscore, content, cause):
+    Path("table.csv").write_bytes(content)
+    code, _, err = fedscore("schema", "draft", "table.csv")
+    assert code == 65
+    assert cause in err
+
+
+def test_an_error_tells_the_bounds_the_one_row_and_the_allowed_values(place, fedscore):
+    people = pq.read_table("table.parquet").slice(0, 60)
+    incomes = pa.array([1.0] * 7 + [100.5] + [1.0] * 52)
+    at = people.column_names.index("income")
+    pq.write_table(people.set_column(at, "income", incomes), "wrong.parquet")
+    code, _, err = fedscore("schema", "check", "schema.toml", "wrong.parquet")
+    assert code == 65
+    assert re.search(r"income: outside the public bounds of the schema, \S+ to \S+ \(row 8\)", err)
+    text = Path("schema.toml").read_text()
+    Path("schema.toml").write_text(text.replace('role = "scored"', 'role = "used"', 1))
+    code, _, err = fedscore("schema", "check", "schema.toml", "table.parquet")
+    assert (code, "(allowed: scored, protected, ignored)" in err) == (78, True)

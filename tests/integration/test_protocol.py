@@ -205,6 +205,16 @@ def test_the_total_of_spare_attempts_is_the_plans_whatever_rounds_they_are_used_
     assert sum(one.units for one in paid) == price.trained
 
 
+def test_a_close_of_a_plan_that_was_never_reserved_changes_nothing_and_is_no_fault(one):
+    table, seat = one
+    other = msgspec.structs.replace(table.fed.plan, name="refused before")
+    before = seat.ledger.entries()
+    reply = seat.send(closing(other))
+    assert isinstance(reply, Closed)
+    assert seat.ledger.entries() == before
+    assert isinstance(seat.send(table.open(Question.STEP)), Upload)  # ours goes on
+
+
 def test_nothing_is_answered_after_the_plan_is_closed(one):
     table, seat = one
     request = table.open(Question.STEP)
@@ -690,7 +700,9 @@ def test_after_a_restart_nothing_is_answered_and_a_close_returns_what_never_was(
         assert balance.open_plans == ()
         assert balance.trained.charged_lifetime == bins_units(built)
         unknown = msgspec.structs.replace(closing(built.plan), plan="0" * 64)
-        assert refused(seat, unknown) is RefusalCode.UNAVAILABLE
+        before = seat.ledger.head()
+        assert isinstance(seat.send(unknown), Closed)  # nothing was reserved: nothing to return
+        assert seat.ledger.head() == before
 
 
 def test_the_snapshot_is_gone_when_the_plan_has_ended(one, tmp_path):

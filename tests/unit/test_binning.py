@@ -38,20 +38,17 @@ def test_no_bin_that_has_a_choice_is_smaller_than_the_floor(seed: int, stddev: f
     assert bins.ordered_bins <= 12
     if bins.ordered_bins > 1:
         assert counts[: bins.ordered_bins].min() >= floor
-    assert (counts[bins.ordered_bins : -1] >= floor).all()
+    assert (counts[bins.ordered_bins : -2] >= floor).all()
 
 
-def test_without_noise_a_large_special_code_has_its_own_bin_and_the_small_ones_share_the_last() -> (
-    None
-):
+def test_without_noise_a_large_special_code_has_its_own_bin_and_empty_ones_share_the_last() -> None:
     good, bad = _noisy_counts(0, 0.0)
     bins = choose_bins(
         ordered_cells=ORDERED, good=good, bad=bad, stddev=0.0, people=PEOPLE, most=12
     )
-    large, *others = bins.bin_of_cell[ORDERED:]
-    assert large == bins.ordered_bins
-    assert others == [bins.bins - 1] * 3
-    assert bins.bins == bins.ordered_bins + 2
+    first = bins.ordered_bins
+    assert bins.bin_of_cell[ORDERED:] == (first, first + 1, first + 2, first + 2)
+    assert bins.last_is_silent
 
 
 def test_counts_that_are_all_noise_make_one_ordered_bin() -> None:
@@ -66,7 +63,9 @@ def test_counts_that_are_all_noise_make_one_ordered_bin() -> None:
 def test_a_feature_of_categories_only_has_no_ordered_bin() -> None:
     good, bad = np.array([900.0, 800.0, -3.0]), np.array([90.0, 80.0, 2.0])
     bins = choose_bins(ordered_cells=0, good=good, bad=bad, stddev=4.0, people=1800.0, most=8)
-    assert bins == FeatureBins(ordered_cells=0, ordered_bins=0, bin_of_cell=(0, 1, 2))
+    assert bins == FeatureBins(
+        ordered_cells=0, ordered_bins=0, bin_of_cell=(0, 1, 2), last_is_silent=True
+    )
 
 
 def test_more_noise_never_allows_more_bins_or_smaller_ones() -> None:
@@ -76,14 +75,50 @@ def test_more_noise_never_allows_more_bins_or_smaller_ones() -> None:
     assert floors == sorted(floors)
 
 
+def test_unordered_cells_that_the_noise_explains_share_a_silent_bin_and_others_do_not() -> None:
+    good, bad = np.array([900.0, 800.0, 9.0, 9.0]), np.array([90.0, 80.0, 2.0, 0.0])
+    for stddev, silent in ((3.4, True), (3.3, False)):  # 20 people against 3 sqrt(2 x 2) stddev
+        bins = choose_bins(
+            ordered_cells=0, good=good, bad=bad, stddev=stddev, people=1900.0, most=8
+        )
+        assert bins.bin_of_cell == (0, 1, 2, 2)
+        assert bins.last_is_silent is silent
+        assert bins.evident.tolist() == [True, True, not silent]
+
+
+def test_without_noise_one_person_is_evidence_and_nobody_is_none() -> None:
+    for people, silent in ((1.0, False), (0.0, True)):
+        good, bad = np.array([900.0, people]), np.array([90.0, 0.0])
+        bins = choose_bins(ordered_cells=0, good=good, bad=bad, stddev=0.0, people=991.0, most=8)
+        assert bins.last_is_silent is silent
+
+
+def test_a_silent_bin_has_no_weight_of_evidence_and_no_part_in_the_information() -> None:
+    bins = FeatureBins(ordered_cells=2, ordered_bins=2, bin_of_cell=(0, 1, 2), last_is_silent=True)
+    two = FeatureBins(ordered_cells=2, ordered_bins=2, bin_of_cell=(0, 1), last_is_silent=False)
+    good, bad = np.array([600.0, 300.0, 40.0]), np.array([20.0, 80.0, -3.0])
+    found = evidence(bins, good=good, bad=bad, stddev=10.0)
+    expected = evidence(two, good=good[:2], bad=bad[:2], stddev=10.0)
+    np.testing.assert_allclose(found.weight, [*expected.weight, 0.0])
+    assert found.standard_error[2] == np.inf
+    assert found.information_value == pytest.approx(expected.information_value)
+
+
+def test_a_silent_bin_of_ordered_cells_is_refused() -> None:
+    with pytest.raises(ConfigurationError):
+        FeatureBins(ordered_cells=2, ordered_bins=2, bin_of_cell=(0, 1), last_is_silent=True)
+
+
 def test_merging_keeps_negative_counts_and_the_total() -> None:
-    bins = FeatureBins(ordered_cells=3, ordered_bins=2, bin_of_cell=(0, 0, 1, 2, 2))
+    bins = FeatureBins(
+        ordered_cells=3, ordered_bins=2, bin_of_cell=(0, 0, 1, 2, 2), last_is_silent=False
+    )
     assert merge(bins, np.array([5.0, -7.0, 1.0, 2.0, -0.5])).tolist() == [-2.0, 1.0, 1.5]
     assert bins.cells_per_bin.tolist() == [2.0, 1.0, 2.0]
 
 
 def test_evidence_without_noise_is_the_textbook_weight_and_information_value() -> None:
-    bins = FeatureBins(ordered_cells=2, ordered_bins=2, bin_of_cell=(0, 1))
+    bins = FeatureBins(ordered_cells=2, ordered_bins=2, bin_of_cell=(0, 1), last_is_silent=False)
     found = evidence(bins, good=np.array([600.0, 300.0]), bad=np.array([20.0, 80.0]), stddev=0.0)
     weight = np.log(np.array([(600 / 900) / (20 / 100), (300 / 900) / (80 / 100)]))
     np.testing.assert_allclose(found.weight, weight)
@@ -95,7 +130,10 @@ def test_evidence_without_noise_is_the_textbook_weight_and_information_value() -
 
 def test_the_standard_error_of_evidence_is_its_spread_over_repeated_samples_and_noise() -> None:
     bins = FeatureBins(
-        ordered_cells=40, ordered_bins=20, bin_of_cell=tuple(cell // 2 for cell in range(40))
+        ordered_cells=40,
+        ordered_bins=20,
+        bin_of_cell=tuple(cell // 2 for cell in range(40)),
+        last_is_silent=False,
     )
     good, bad, stddev = np.full(20, 5000.0), np.linspace(400.0, 900.0, 20), 30.0
     random = np.random.default_rng(11)
@@ -112,7 +150,7 @@ def test_the_standard_error_of_evidence_is_its_spread_over_repeated_samples_and_
 
 
 def test_evidence_of_negative_counts_is_finite_and_says_so_with_a_large_error() -> None:
-    bins = FeatureBins(ordered_cells=2, ordered_bins=2, bin_of_cell=(0, 1))
+    bins = FeatureBins(ordered_cells=2, ordered_bins=2, bin_of_cell=(0, 1), last_is_silent=False)
     found = evidence(bins, good=np.array([-40.0, 900.0]), bad=np.array([-5.0, 100.0]), stddev=30.0)
     assert np.isfinite(found.weight).all()
     assert found.standard_error[0] > 1 > found.standard_error[1]
@@ -134,7 +172,12 @@ def test_bins_that_are_no_partition_are_refused(
     ordered_cells: int, ordered_bins: int, bin_of_cell: tuple[int, ...]
 ) -> None:
     with pytest.raises(ConfigurationError):
-        FeatureBins(ordered_cells=ordered_cells, ordered_bins=ordered_bins, bin_of_cell=bin_of_cell)
+        FeatureBins(
+            ordered_cells=ordered_cells,
+            ordered_bins=ordered_bins,
+            bin_of_cell=bin_of_cell,
+            last_is_silent=False,
+        )
 
 
 @pytest.mark.parametrize(
@@ -162,7 +205,14 @@ def test_choosing_bins_refuses_what_no_plan_can_have(wrong: dict[str, object]) -
 
 
 def test_merging_refuses_counts_of_another_grid() -> None:
-    bins = FeatureBins(ordered_cells=2, ordered_bins=1, bin_of_cell=(0, 0))
+    bins = FeatureBins(ordered_cells=2, ordered_bins=1, bin_of_cell=(0, 0), last_is_silent=False)
     for counts in (np.ones(3), np.array([1.0, np.inf])):
         with pytest.raises(ConfigurationError):
             merge(bins, counts)
+
+
+def test_a_rare_category_that_the_noise_cannot_explain_is_not_mixed_with_those_it_can() -> None:
+    good, bad = np.array([90_000.0, 60.0, 8.0, -9.0]), np.array([900.0, 60.0, -2.0, 4.0])
+    bins = choose_bins(ordered_cells=0, good=good, bad=bad, stddev=10.0, people=91_000.0, most=8)
+    assert bins.bin_of_cell == (0, 1, 2, 2)
+    assert bins.last_is_silent

@@ -12,7 +12,9 @@ from federation.model import fitting
 from federation.model.binning import FeatureBins
 from federation.model.fitting import FitSettings, FitState, advance, begin, finish, model_at
 
-BINS = FeatureBins(ordered_cells=5, ordered_bins=5, bin_of_cell=(0, 1, 2, 3, 4, 5))
+BINS = FeatureBins(
+    ordered_cells=5, ordered_bins=5, bin_of_cell=(0, 1, 2, 3, 4, 5), last_is_silent=False
+)
 NOT_HELD = -1
 
 

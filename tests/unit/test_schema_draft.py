@@ -9,6 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from clients.schema_draft import draft
+from federation.drafted import Prompt
 from federation.errors import ConfigurationError, DataError
 from federation.grid import Kind, Role
 from federation.schema import load_schema
@@ -27,6 +28,15 @@ TABLE = {
     "staff": [row % 3 == 0 for row in range(ROWS)],
 }
 
+ANSWERS = {
+    Prompt.NAME: "a contract",
+    Prompt.PERSON_KEY: "key",
+    Prompt.OUTCOME: "bad",
+    Prompt.WINDOW: "default within 12 months of 2024-01",
+    Prompt.REASON: "Something",
+    Prompt.UNIT: "EUR",
+}
+
 
 def write(path: Path, columns: dict[str, object]) -> Path:
     if path.suffix == ".csv":
@@ -40,7 +50,8 @@ def confirm(text: str) -> str:
     """Does what a person does who accepts every suggestion but two."""
     outcome = r'\[\[feature\]\]\nname = "bad"(\n.+)*\n'
     text = re.sub(outcome, "", text)
-    text = text.replace("TO CONFIRM: the outcome column", "bad")
+    for prompt, answer in ANSWERS.items():
+        text = text.replace(f"TO CONFIRM: {prompt}", answer)
     text = re.sub(r'"TO CONFIRM: remove this entry"(, )?', "", text)
     text = re.sub(r'"TO CONFIRM: (-?[0-9.]+|true|false)"', r"\1", text)
     return text.replace("TO CONFIRM: ", "")
@@ -69,6 +80,25 @@ def test_a_draft_loads_only_once_it_is_confirmed(tmp_path: Path, suffix: str) ->
     assert features["sex"].role is Role.PROTECTED
     assert features["income"].missing
     assert features["home"].categories == ('a "quoted" one', "own")
+
+
+@pytest.mark.parametrize("prompt", Prompt)
+@pytest.mark.parametrize("answer", ["the question", ""])
+def test_a_prompt_whose_mark_is_deleted_is_no_answer(
+    tmp_path: Path, prompt: Prompt, answer: str
+) -> None:
+    drafted = draft(write(tmp_path / "t.parquet", TABLE))
+    unanswered = {one: text for one, text in ANSWERS.items() if one is not prompt}
+    text = confirm(drafted.replace(f"TO CONFIRM: {prompt}", prompt if answer else ""))
+    assert all(one not in text for one in unanswered)
+    with pytest.raises(ConfigurationError):
+        load_schema(text)
+
+
+def test_a_protected_quantity_gets_a_few_bands(tmp_path: Path) -> None:
+    ages = {"person": [f"p{n}" for n in range(500)], "age": [18 + n % 60 for n in range(500)]}
+    text = draft(write(tmp_path / "t.parquet", ages | {"late": [n % 30 for n in range(500)]}))
+    assert [part.count("cells = 4") for part in text.split("[[feature]]")[-2:]] == [1, 0]
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
