@@ -121,6 +121,16 @@ def test_no_noise_to_speak_of_costs_infinity_and_nothing_costs_nothing() -> None
     assert delta_of(BudgetUnits(10**6 * PER_ONE), 1.0) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("epsilon", [1e-6, 0.1, 1.0, 8.0, 100.0])
+@pytest.mark.parametrize("delta", [1e-3, 1e-9])
+def test_the_most_units_within_a_target_are_within_it_and_a_few_more_are_not(
+    epsilon: float, delta: float
+) -> None:
+    found = units_within(*require_target(epsilon, delta))
+    assert epsilon_of(found, Delta(delta)) <= epsilon
+    assert epsilon_of(BudgetUnits(found + found // 10**6 + 2), Delta(delta)) > epsilon
+
+
 # Monotone.
 
 
@@ -377,6 +387,12 @@ def test_a_price_that_cannot_be_counted_is_refused() -> None:
         GaussianEvents(
             sensitivity_squared=2**60, variance=LEAST_SHARE_VARIANCE, times=1
         ).units_each()
+    dearest = GaussianEvents(sensitivity_squared=LARGEST_UNITS, variance=PER_ONE + 4, times=1)
+    assert dearest.units_each() == LARGEST_UNITS
+    with pytest.raises(PrivacyError, match="cannot be counted"):
+        GaussianEvents(
+            sensitivity_squared=LARGEST_UNITS + 1, variance=PER_ONE + 4, times=1
+        ).units_each()
     with pytest.raises(PrivacyError, match="Nothing of the budget"):
         variance_for(sensitivity_squared=1, units_each=BudgetUnits(0))
     for units in (-1, 1.5, math.nan, math.inf, LARGEST_UNITS + 1, True):
@@ -421,6 +437,20 @@ def test_zero_negative_endless_and_undefined_targets_are_refused_everywhere(
 def test_a_bins_share_outside_zero_to_one_is_refused(share: float) -> None:
     with pytest.raises(ConfigurationError, match="bins_share"):
         noise(bins_share=share)
+
+
+def test_the_samplers_error_is_charged_by_its_formula() -> None:
+    coordinates, epsilon, delta = 10**6, 0.5, 1e-6
+    found = sampler_slack(coordinates, epsilon=epsilon, delta=delta)
+    with mpmath.workdps(40):
+        eta, lost = mpmath.mpf(coordinates) / 2**46, mpmath.mpf(coordinates) / 2**110
+        owed = (mpmath.exp(eta) - 1) * delta + (1 + mpmath.exp(epsilon)) * lost
+    assert found.epsilon == pytest.approx(float(eta), rel=1e-12)
+    assert found.delta == pytest.approx(float(owed), rel=1e-12, abs=0)
+    only_lost = sampler_slack(coordinates, epsilon=epsilon, delta=0.0)
+    assert only_lost.delta == pytest.approx(
+        float((1 + mpmath.exp(epsilon)) * lost), rel=1e-12, abs=0
+    )
 
 
 def test_a_delta_below_what_the_sampler_may_lose_is_refused() -> None:
@@ -478,6 +508,34 @@ def test_a_pld_that_says_infinity_is_a_refusal(monkeypatch: pytest.MonkeyPatch) 
         pytest.raises(PrivacyError, match="contradict"),
     ):
         opinions(EVENTS, DELTA)
+
+
+@pytest.mark.parametrize(
+    ("pld", "rdp", "trusted"),
+    [
+        (1.0, 1.5, True),
+        (1 - 5e-7, 1.5, True),  # below the headline by what is rounded up in it
+        (1 - 2e-6, 1.5, False),
+        (1.0105, 1.5, True),  # above it by a percent and half the discretisation
+        (1.0125, 1.5, False),
+        (1.005, 1.0045, True),  # above RDP by half the discretisation
+        (1.005, 1.003, False),
+    ],
+)
+def test_the_three_may_differ_by_their_discretisation_and_no_more(
+    monkeypatch: pytest.MonkeyPatch, pld: float, rdp: float, trusted: bool
+) -> None:
+    """Times the headline, which is near one; ten answers have a discretisation of 10^-3."""
+    events = (GaussianEvents(sensitivity_squared=2**32, variance=2**32 * 178, times=10),)
+    exact = epsilon_of(BudgetUnits(events[0].units()), DELTA)
+    assert exact == pytest.approx(1.0, abs=0.01)
+    monkeypatch.setattr(dp_accounting.pld.PLDAccountant, "get_epsilon", lambda *_: exact * pld)
+    monkeypatch.setattr(dp_accounting.rdp.RdpAccountant, "get_epsilon", lambda *_: exact * rdp)
+    if trusted:
+        assert opinions(events, DELTA).pld == exact * pld
+    else:
+        with pytest.raises(PrivacyError, match="contradict"):
+            opinions(events, DELTA)
 
 
 def test_a_headline_that_is_too_low_is_refused_by_the_others(

@@ -13,7 +13,15 @@ import pytest
 
 from experiments.entropy import SeededEntropy
 from federation.errors import PrivacyError
-from federation.privacy.discrete_gaussian import LARGEST_VARIANCE, _propose, _staircase, sample
+from federation.privacy import discrete_gaussian
+from federation.privacy.discrete_gaussian import (
+    LARGEST_VARIANCE,
+    LOST_MASS,
+    RELATIVE_ERROR,
+    _propose,
+    _staircase,
+    sample,
+)
 from tests.statistical.detections import (
     FALSE_ALARM,
     MISS,
@@ -245,3 +253,56 @@ def test_a_proposal_is_kept_with_its_probability_to_fifty_three_bits() -> None:
             words = _Scripted([first_step, place << 1, uniform << 11])
             drawn = _propose(words, stairs, variance, tries=1)
             assert list(drawn) == expected
+
+
+@pytest.mark.parametrize("variance", [4, 17, 4096, 10**6 + 3, LARGEST_VARIANCE])
+def test_the_certificate_covers_the_table_and_the_tail(variance: int) -> None:
+    """Proposed with the wrong step or never: what is lost, before a fifth of it is not kept."""
+    stairs = _staircase(variance)
+    width = 2**stairs.bits
+    with mpmath.workdps(70):
+        masses = [
+            mpmath.exp(-mpmath.mpf((h * width) ** 2) / (2 * variance))
+            for h in range(2 * len(stairs.thresholds) + 50)
+        ]
+        edges = [0, *(threshold / mpmath.mpf(2) ** 128 for threshold in stairs.thresholds), 1]
+        exact = [mass / sum(masses) for mass in masses]
+        off = [abs(edges[h + 1] - edges[h] - exact[h]) for h in range(len(edges) - 1)]
+        lost = sum(off) + sum(exact[len(off) :])
+        assert 0 < lost / mpmath.mpf("0.6") <= LOST_MASS
+
+
+def test_the_certificate_covers_float64() -> None:
+    """At the end of every step, where the least is kept and the exponent is rounded the most."""
+    worst = 0.0
+    for variance in (17, 4096, 10**6 + 3, 2**40 + 1, LARGEST_VARIANCE):
+        stairs = _staircase(variance)
+        width = 1 << stairs.bits
+        for step in range(len(stairs.thresholds) + 1):
+            place = width - 1
+            found = np.exp(-float(place) * (2.0 * step * width + place) / (2.0 * variance))
+            with mpmath.workdps(40):
+                exponent = mpmath.mpf(place * (2 * step * width + place)) / (2 * variance)
+                assert exponent <= 3.2
+                kept = mpmath.ceil(mpmath.mpf(float(found)) * 2**53) / 2**53
+                worst = max(worst, float(abs(mpmath.log(kept) + exponent)))
+    assert 2.0**-60 < worst <= RELATIVE_ERROR
+
+
+def test_draws_that_a_proposal_did_not_fill_are_drawn_from_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One proposal fills all of them but once in billions of calls: here three at a time do."""
+    asked = []
+
+    def few(stream: object, stairs: object, variance: int, *, tries: int) -> np.ndarray:
+        asked.append(tries)
+        return np.arange(3) + 10 * len(asked)
+
+    monkeypatch.setattr(discrete_gaussian, "_propose", few)
+    assert sample(variance=17, count=8, key=bytes(32)).tolist() == [
+        *(11 - 1, 11, 12),
+        *(20, 21, 22),
+        *(30, 31),
+    ]
+    assert asked == [28, 23, 19]

@@ -172,6 +172,25 @@ def test_every_shorter_and_longer_message_is_refused(name: str) -> None:
             decode(data + extra)
 
 
+@pytest.mark.parametrize("name", VALID)
+def test_a_field_more_at_any_depth_is_refused(name: str) -> None:
+    decode = decode_request if isinstance(MESSAGES[name], Request) else decode_reply
+    tree = msgspec.msgpack.decode(VALID[name])
+    for at in dictionaries(tree):
+        at["zz"] = 1
+        with pytest.raises(ProtocolError, match="unknown field"):
+            decode(msgspec.msgpack.encode(tree))
+        del at["zz"]
+    decode(msgspec.msgpack.encode(tree))
+
+
+def dictionaries(tree: Any) -> list[dict[str, Any]]:
+    """Returns a tree's dictionaries, itself among them."""
+    inner = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    found = [one for value in inner for one in dictionaries(value)]
+    return [tree, *found] if isinstance(tree, dict) else found
+
+
 # Plans and rosters.
 
 PLANS = [vector["toml"].encode() for vector in load("plans.json")]

@@ -271,6 +271,19 @@ def test_the_layout_of_an_entry_is_frozen() -> None:
     assert entry.hash() == "18cec10990ac0add1b582cd3ae68e3cf13eb93cdf74a7261f627337b11500438"
 
 
+def test_the_first_entry_follows_sixty_four_zeros() -> None:
+    first = following(Account(), 0, reserved())
+    assert (first.sequence, first.time, first.previous) == (1, 0, "0" * 64)
+    assert LATEST_TIME == 2**34
+
+
+def test_the_largest_numbers_that_the_ledger_can_count_are_accepted() -> None:
+    largest = spent(number=2**62, round=2**62, attempt=2**62)
+    record(fold(history(reserved(trained=2**62))), history(reserved(trained=2**62), largest)[1])
+    assert limits(2**62, 2**62).yearly == 2**62
+    assert Recorded(sequence=1, time=LATEST_TIME, previous=GENESIS, entry=largest).time == 2**34
+
+
 def test_every_kind_is_known_by_its_name() -> None:
     known = (reserved(), spent(), refunded(), closed())
     for entry in known:

@@ -142,7 +142,40 @@ def test_two_whose_seeds_differ_are_named_as_a_pair() -> None:
     with pytest.raises(PeerFault, match="pair's seed") as caught:
         changed.checked(3)
     assert caught.value.peer == ids(5)[1]
+    assert str(caught.value).startswith(f"{ids(5)[1]}: the share, or the pair's seed")
     changed.checked(0)  # it is nothing to the others
+
+
+def test_a_member_knows_its_own_header() -> None:
+    found = played()
+    told = found.told(0)
+    own = msgspec.structs.replace(told.relayed[0].header, noise=secret("another"))
+    signature = canonical.sign(identity(0), HEADER_LABEL, own.body(found.context))
+    own = msgspec.structs.replace(own, signature=bytes.fromhex(signature))
+    relayed = (msgspec.structs.replace(told.relayed[0], header=own), *told.relayed[1:])
+    with pytest.raises(PeerFault, match="not the one that was uploaded") as caught:
+        checked(found.sharings[0], msgspec.structs.replace(told, relayed=relayed))
+    assert caught.value.peer == ids(5)[0]
+    twice = (told.relayed[0], told.relayed[0], *told.relayed[2:])
+    with pytest.raises(PeerFault, match="not the one that was uploaded") as caught:
+        checked(found.sharings[0], msgspec.structs.replace(told, relayed=twice))
+    assert caught.value.peer == ids(5)[1]
+
+
+def test_a_header_in_the_name_of_another_is_its_signers_fault() -> None:
+    found = played()
+    upload = found.collected.uploads[1]
+    header = msgspec.structs.replace(upload.header, institution=ids(5)[4])
+    with pytest.raises(PeerFault, match="not for this attempt"):
+        with_upload(found, 1, msgspec.structs.replace(upload, header=header))
+    signature = canonical.sign(identity(1), HEADER_LABEL, header.body(found.context))
+    header = msgspec.structs.replace(header, signature=bytes.fromhex(signature))
+    told = found.told(0)
+    relayed = list(told.relayed)
+    relayed[1] = msgspec.structs.replace(relayed[1], header=header)
+    with pytest.raises(PeerFault, match="not the one that was uploaded") as caught:
+        checked(found.sharings[0], msgspec.structs.replace(told, relayed=tuple(relayed)))
+    assert caught.value.peer == ids(5)[1]
 
 
 def test_pairs_are_compared_among_survivors_only() -> None:
@@ -194,6 +227,8 @@ def test_shares_off_the_polynomial_name_their_owner_only_if_they_are_used() -> N
     changed = with_shares(found, 2, shares)
     opened = changed.opened()  # by the first four
     assert opened.total.tolist() == played().opened().total.tolist()
+    late = changed.revealed()
+    assert changed.collected.opened(dict(reversed(late.items()))).coins == opened.coins
     with pytest.raises(PeerFault, match=r"own mask|belong together") as caught:
         changed.opened({1, 2, 3, 4})
     assert caught.value.peer == ids(5)[2]

@@ -120,6 +120,7 @@ def test_the_digest_does_not_depend_on_the_signature() -> None:
         'federation = "f"\nsignature = ""\n',
         roster_toml(ROSTER).replace("federation", "federacy", 1),
         roster_toml(ROSTER) + 'note = "more"\n',
+        roster_toml(ROSTER).replace('id = "bank-00"', 'id = "bank-00", note = "more"'),
         roster_toml(ROSTER).replace('id = "bank-00"', "id = 1"),
         roster_toml(ROSTER).replace('"bank-00"', '"bank-09"'),
         roster_toml(ROSTER).replace(ROSTER.members[0].key, ROSTER.members[1].key),

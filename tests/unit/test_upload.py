@@ -95,6 +95,13 @@ def test_a_ledger_sequence_that_no_ledger_can_have_has_no_header(sequence: int) 
         msgspec.msgpack.decode(msgspec.msgpack.encode(changed), type=Header)
 
 
+@pytest.mark.parametrize("sequence", [0, 2**63 - 1])
+def test_a_ledger_sequence_at_the_ends_of_its_range_has_one(sequence: int) -> None:
+    header = played().collected.uploads[1].header
+    changed = msgspec.structs.replace(header, ledger_sequence=sequence)
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(changed), type=Header) == changed
+
+
 def test_a_share_is_opened_by_its_holder_in_its_attempt_and_by_nobody_else() -> None:
     found = played()
     own = found.sharings[0].masking.own_mask

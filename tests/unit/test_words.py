@@ -177,6 +177,12 @@ def test_the_word_grows_at_the_first_person_who_may_not_fit() -> None:
     assert word_bits(of, most_people=most + 1, institutions=4) == 64
 
 
+def test_the_word_grows_at_the_first_draw_that_may_not_fit() -> None:
+    """2^16 units are left for noise: 14 deviations of 4681 fit, but one is counted more."""
+    for deviation, bits in ((4680, 32), (4681, 64)):
+        assert word_bits(question(deviation**2), most_people=2**13 - 1, institutions=4) == bits
+
+
 def test_a_sum_that_may_not_fit_64_bits_is_refused() -> None:
     fits = (2**63 - 1) // 4 // UNITS_PER_ONE - 1
     assert word_bits(question(LEAST_SHARE_VARIANCE), most_people=fits, institutions=4) == 64
