@@ -59,18 +59,16 @@ def test_every_command_of_the_readme_runs_as_it_stands(tmp_path, monkeypatch, ca
     Path("table.parquet").write_bytes(TABLE.read_bytes())
     for command in commands:
         words = shlex.split(command, comments=True)
-        into = Path(words[words.index(">") + 1]) if ">" in words else None
         if words[0] == "openssl":
             make_key(Path(words[-1]))
             continue
+        if words == [".", ".venv/bin/activate"]:
+            continue
         assert words[0] == "fedscore"
-        arguments = words[1 : words.index(">")] if into else words[1:]
-        code, out, err = run(monkeypatch, capsys, *arguments)
-        assert code == 0, f"{command}: {err}"
-        if into:
-            into.write_text(out)
-        if words[1:3] == ["schema", "draft"]:
-            into.write_text(SCHEMA.read_text())  # a person has confirmed every bound
+        code, _, err = run(monkeypatch, capsys, *words[1:])
+        assert (code, err.count("warning")) == (0, 0), f"{command}: {err}"
+        if words[1:3] == ["schema", "draft"]:  # a person has confirmed every bound
+            Path(words[words.index("--out") + 1]).write_text(SCHEMA.read_text())
     assert Path("scores.parquet").exists()
 
 

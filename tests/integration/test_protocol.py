@@ -367,7 +367,7 @@ def test_a_budget_that_is_spent_stays_spent_over_plans(tmp_path):
                 seat.answer(plan, Question.STEP, flat_card(built.schema), round_=round_)
             seat.send(closing(plan))
         assert refused(seat, Invite(plan=plan_toml(third))) is RefusalCode.PRICE
-        assert any("budget units fit" in line for line in seat.log)
+        assert any("budget units exceed" in line for line in seat.log)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00", b"garbage" * 9, b"\x80", bytes(300)])

@@ -327,7 +327,7 @@ def test_a_rule_broken_in_the_last_row_leaves_nothing_of_the_batches_before(desk
     columns["late"] = [0] * (rows - 1) + [MARK]
     columns["person"] = list(range(rows))
     ran = desk.refusal(desk.write(columns))
-    assert "late: outside the public bounds of the schema (1 rows: 140,000)" in ran.err
+    assert "late: outside the public bounds of the schema, 0 to 5 (row 140,000)" in ran.err
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])

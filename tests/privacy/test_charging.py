@@ -163,7 +163,7 @@ def test_what_the_policy_prints_is_what_the_ledger_will_reserve(tmp_path: Path) 
         ):
             units = reserved.price.of(population)
             assert any(text.startswith(f"{population}: {units} budget units") for text in printed)
-            figure = f"{population}: epsilon {headline:.4g} of this plan"
+            figure = f"{population}: epsilon {headline:.4g} keeps this policy"
             assert any(text.startswith(figure) for text in printed)
 
 
@@ -181,7 +181,7 @@ def test_the_policy_prints_the_headline_of_a_large_federation_too() -> None:
     )
     balance = Balance(trained=nothing, held_out=nothing, open_plans=())
     printed = [rule.text for rule in consider(plan, price, policy, balance)]
-    figure = f"trained: epsilon {price.trained:.4g} of this plan"
+    figure = f"trained: epsilon {price.trained:.4g} keeps this policy"
     assert [text for text in printed if text.startswith(figure)], printed
 
 

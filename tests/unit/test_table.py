@@ -250,14 +250,14 @@ def test_a_second_row_of_a_person_is_found_wherever_it_stands(tmp_path: Path, su
     columns["person"] = [*range(people - 2), 5, MARK]
     path = write(tmp_path, columns, suffix)
     message = refusal(path)
-    assert message.endswith("rows_per_person = one (1 rows: 69,999)")
+    assert message.endswith("rows_per_person = one (row 69,999)")
 
 
 def test_a_person_whose_rows_are_apart_is_told_to_sort(tmp_path: Path) -> None:
     columns = GOOD | {"person": [MARK, MARK, 12, MARK]}
     message = refusal(write(tmp_path, columns), schema(rows_per_person="many"))
     assert "sort the table by the person key" in message
-    assert message.endswith("(1 rows: 4)")
+    assert message.endswith("(row 4)")
 
 
 def test_adjacent_rows_are_one_person_across_batches(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_the_rows_of_a_person_are_counted_across_batches(tmp_path: Path) -> None
     columns = {name: [values[row % 2] for row in range(rows)] for name, values in GOOD.items()}
     columns["person"] = [min(row // 10_000, 6) for row in range(rows)]
     message = refusal(write(tmp_path, columns), schema(rows_per_person="many"))
-    assert message.endswith("more than 10,000 rows (1 rows: 70,001)")
+    assert message.endswith("more than 10,000 rows (row 70,001)")
 
 
 def test_every_broken_rule_of_the_whole_table_is_in_one_error(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_only_the_first_rows_are_named(tmp_path: Path) -> None:
     columns |= {"person": range(70_000), "bad": [0, 1] * 35_000, "late": [9] * 70_000}
     message = refusal(write(tmp_path, {k: list(v) for k, v in columns.items()}))
     assert message.endswith(
-        "late: outside the public bounds of the schema (70,000 rows: 1, 2, 3, 4, 5, ...)"
+        "late: outside the public bounds of the schema, 0 to 5 (70,000 rows: 1, 2, 3, 4, 5, ...)"
     )
 
 
