@@ -260,11 +260,11 @@ class Institution:
     def _consider(self, invite: Invite) -> Accept:
         plan = self._checked(invite)
         price = self._price(plan)
+        self._end_expired()
         balance = self._ledger.balance(self._limits)
         for rule in consider(plan, price, self._policy, balance):
             if not rule.holds:
                 raise _Refused(rule.code, f"policy: {rule.text}")
-        self._end_expired()
         if self._entered is not None:
             raise _Refused(RefusalCode.OUT_OF_ORDER, "another plan is under way")
         if self._snapshot is None:
@@ -353,7 +353,7 @@ class Institution:
         try:
             if request.coins is not None:
                 sessions.draw_coin(request.coins)
-        except FedscoreError as error:
+        except (FedscoreError, OSError) as error:
             self._log(f"the last attempt was not audited: {error}")
 
     def _end_expired(self) -> None:

@@ -169,14 +169,14 @@ class Sessions:
         session = self._session
         if session is None or session.group.terms.session != request.session:
             raise ProtocolError("We are not in this session.")
-        if request.coins is not None:
-            self.draw_coin(request.coins)
         plan = self._taking.plan
         try:
             found = asking(plan, self._taking.schema, session.group, request)
         except (ConfigurationError, PrivacyError) as error:
             raise ProtocolError(f"The plan does not ask this: {error}") from error
         canonical.verify(plan.coordinator, OPEN_LABEL, found.context, request.signature)
+        if request.coins is not None:
+            self.draw_coin(request.coins)
         session = at_round(session, found.position)
         self._records.begin_attempt(
             found.context,

@@ -4,7 +4,7 @@ One JSON object a line. It holds what was signed and what was opened; masked sum
 are never in it.
 """
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -93,7 +93,7 @@ class Attempted(_Line, frozen=True, kw_only=True):
     voters: tuple[int, ...]
     votes: tuple[bytes, ...]
     coins: tuple[bytes, ...]
-    total: tuple[int, ...]
+    total: tuple[Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)], ...]
     faults: tuple[Fault, ...]
 
 

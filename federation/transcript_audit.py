@@ -249,8 +249,11 @@ class _Reading:
         if which in self.opened:
             self.blame(COORDINATOR, f"{line.question} {line.round} was opened before")
         number = (line.round, line.attempt)
-        if number <= self.last.get(line.question, (-1, -1)):
+        last = self.last.get(line.question, (-1, -1))
+        if number <= last:
             self.blame(COORDINATOR, "an attempt that is not after the last one")
+        elif line.attempt != (last[1] + 1 if line.round == last[0] else 0):
+            self.blame(COORDINATOR, "an attempt before this one is missing")
         self.last[line.question] = number
         questions = 2 + self.plan.rounds
         if self.attempts > questions + self.plan.participation.spare_attempts:
@@ -329,6 +332,11 @@ class _Reading:
             COORDINATOR,
             "the end of the transcript",
         )
+        asked = {(Question.BINS, 0), *((Question.STEP, one) for one in range(self.plan.rounds))}
+        if self.plan.people.held_out_fraction > 0:
+            asked.add((Question.EVALUATION, 0))
+        if line.release and asked != set(self.opened):
+            self.blame(COORDINATOR, "a release, though not every question of the plan was opened")
         if release is None:
             return
         if release.digest != line.release or release.plan != self.plan.digest:

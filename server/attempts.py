@@ -181,7 +181,7 @@ class Attempt:
         if len(collected.survivors) == len(members):
             replies = self._by_place(self._channel.exchange_each(told))
         else:
-            self._note_signatures(collected, self._asked_twice(told))
+            self._note_signatures(collected, self._asked_twice(told, SetSigned))
             signers = tuple(sorted(self._set_signatures))
             if signers != collected.survivors:
                 self.why = f"only {len(signers)} of {len(told)} survivors signed who survived"
@@ -191,7 +191,7 @@ class Attempt:
                 signers=signers,
                 signatures=tuple(self._set_signatures[place] for place in signers),
             )
-            replies = self._asked_twice(dict.fromkeys(told, asked))
+            replies = self._asked_twice(dict.fromkeys(told, asked), Revealed)
         revealed: dict[int, Revealed] = {}
         for place, reply in replies.items():
             if isinstance(reply, Revealed):
@@ -205,23 +205,30 @@ class Attempt:
         self.why = f"only {len(revealed)} institutions released their shares"
         return revealed
 
-    def _asked_twice(self, requests: Mapping[str, Request]) -> dict[int, Reply]:
+    def _asked_twice(
+        self, requests: Mapping[str, Request], wanted: type[SetSigned] | type[Revealed]
+    ) -> dict[int, Reply]:
         """Returns the replies of survivors, all of whom are needed.
 
-        Whoever stays silent has uploaded, and so made itself needed. It is named, and left out of
-        this question's other attempts.
+        Whoever stays silent, or says anything but what is wanted or whom it accuses, has uploaded,
+        and so made itself needed. It is named, and left out of this question's other attempts.
         """
+
+        def says_nothing(place: int) -> bool:
+            reply = replies.get(place)
+            if isinstance(reply, Refuse):
+                return reply.code is not RefusalCode.PEER
+            return not (isinstance(reply, wanted) and reply.context == self.asking.context)
+
         replies = self._by_place(self._channel.exchange_each(requests))
         members = self._group.members
         silent = {
-            name: request
-            for name, request in requests.items()
-            if members.index(name) not in replies
+            name: request for name, request in requests.items() if says_nothing(members.index(name))
         }
         if silent:
             replies |= self._by_place(self._channel.exchange_each(silent))
         for place in (members.index(name) for name in silent):
-            if place not in replies:
+            if says_nothing(place):
                 what = "it uploaded, and was silent when all survivors were needed."
                 self._faults.append(Fault(institution=members[place], accuser="", what=what))
                 self._left_out.silent.add(place)

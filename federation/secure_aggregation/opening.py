@@ -26,6 +26,7 @@ from federation.secure_aggregation.survivors import (
 )
 from federation.secure_aggregation.upload import (
     HEADER_LABEL,
+    SEAL_BYTES,
     Upload,
     coin_of,
     commitment_to,
@@ -62,7 +63,10 @@ def require_fits(group: Group, context: bytes, place: int, upload: Upload, nbyte
     if (
         len(upload.shares) != _HASH * members
         or len(upload.seeds) != _HASH * members
-        or len(upload.sealed) != members
+        or [len(sealed) for sealed in upload.sealed]
+        != [0 if holder == place else shamir.SHARE_BYTES + SEAL_BYTES for holder in range(members)]
+        or any(len(one) != _HASH for one in (header.own_mask, header.noise))
+        or len(header.ledger_head) != 2 * _HASH
         or masked_digest(upload.words) != header.masked
         or merkle.root(_leaves(upload)) != header.leaves
     ):

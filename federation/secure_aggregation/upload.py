@@ -17,6 +17,8 @@ from federation.secure_aggregation.session import Session, place_bytes
 from federation.secure_aggregation.words import Masks, Words
 
 HEADER_LABEL: Final = "fedscore/header/2"
+SEAL_BYTES: Final = 16
+"""What AES-GCM adds to a share."""
 _NONCE: Final = bytes(12)
 """Each key seals one message."""
 

@@ -851,12 +851,22 @@ def test_bins_that_somebody_released_for_are_not_asked_again(tmp_path):
             assert spoken.seats[name].charged()[0] > 0
 
 
+SAID_INSTEAD: Final = {
+    "nothing": None,
+    "a refusal": encode(Refuse(code=RefusalCode.UNAVAILABLE)),
+    "a set of another attempt": encode(SetSigned(context=bytes(32), signature=bytes(64))),
+}
+
+
+@pytest.mark.parametrize("said", SAID_INSTEAD)
 @pytest.mark.parametrize("stage", [Survivors, Reveal])
-def test_who_uploads_and_is_then_silent_is_named_and_spoils_one_attempt_only(tmp_path, stage):
+def test_who_uploads_and_then_says_nothing_is_named_and_spoils_one_attempt_only(
+    tmp_path, stage, said
+):
     plan = plan_of(6, spare_attempts=1)
 
     def mute(seat: Seat, request: Request) -> bytes | None:
-        return None if isinstance(request, stage) else seat.handle(request)
+        return SAID_INSTEAD[said] if isinstance(request, stage) else seat.handle(request)
 
     lies = {"bank-0": mute, "bank-5": dead_from(Open, delivered=False)}
     with told(tmp_path, plan, lies) as found:

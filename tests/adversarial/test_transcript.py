@@ -200,6 +200,33 @@ def test_a_lost_line_is_found(told: tuple[list[Line], Schema, Release]) -> None:
         assert audit(_content(lost, signed=False), schema, release).findings, number
 
 
+def test_an_attempt_or_a_question_that_was_left_out_is_found(
+    told: tuple[list[Line], Schema, Release],
+) -> None:
+    lines, schema, release = told
+    places = _places(lines)
+    for gone, expected in (
+        ((Question.STEP, 2, 0), "before this one is missing"),
+        ((Question.EVALUATION, 0, 0), "not every question"),
+        ((Question.STEP, 2, 1), "not every question"),
+    ):
+        left = [line for number, line in enumerate(lines) if number != places[gone]]
+        found = audit(_content(left), schema, release).findings
+        assert any(expected in one.what for one in found), (gone, found)
+
+
+def test_a_total_beyond_its_word_is_no_transcript(
+    told: tuple[list[Line], Schema, Release],
+) -> None:
+    lines, schema, release = told
+    number = _places(lines)[_STEP]
+    line = _attempted(lines, number)
+    lied = list(lines)
+    lied[number] = msgspec.structs.replace(line, total=(2**63, *line.total[1:]))
+    with pytest.raises(ConfigurationError, match="not a transcript"):
+        audit(_content(lied), schema, release)
+
+
 def test_an_opened_question_that_is_opened_again_is_found(
     told: tuple[list[Line], Schema, Release],
 ) -> None:

@@ -275,6 +275,30 @@ def test_one_bit_of_an_upload_changed_on_its_way_is_noticed(data: st.DataObject)
     assert caught.value.peer == ids(5)[place]
 
 
+@pytest.mark.parametrize("name", ["own_mask", "noise", "ledger_head"])
+def test_a_header_of_another_size_is_refused_though_its_owner_signed_it(name: str) -> None:
+    found = played()
+    upload = found.collected.uploads[1]
+    longer = getattr(upload.header, name) * 2
+    header = msgspec.structs.replace(upload.header, **{name: longer})
+    signature = canonical.sign(identity(1), HEADER_LABEL, header.body(found.context))
+    signed = msgspec.structs.replace(header, signature=bytes.fromhex(signature))
+    wrong = msgspec.structs.replace(upload, header=signed)
+    with pytest.raises(PeerFault) as caught:
+        require_fits(found.collected.group, found.context, 1, wrong, len(upload.words))
+    assert caught.value.peer == ids(5)[1]
+
+
+def test_a_sealed_share_of_another_size_is_refused() -> None:
+    found = played()
+    upload = found.collected.uploads[1]
+    for holder, sealed in ((0, bytes(48)), (0, bytes(2**20)), (1, bytes(49))):
+        parts_of = [sealed if place == holder else one for place, one in enumerate(upload.sealed)]
+        wrong = msgspec.structs.replace(upload, sealed=tuple(parts_of))
+        with pytest.raises(PeerFault):
+            require_fits(found.collected.group, found.context, 1, wrong, len(upload.words))
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.data())
 def test_one_bit_of_what_is_relayed_changed_is_noticed_by_its_receiver(
