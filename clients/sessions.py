@@ -306,15 +306,13 @@ class Sessions:
         """
         attempt = self._current(request.context)
         group = attempt.sharing.masking.session.group
-        voters = list(request.voters)
-        if voters != sorted(set(voters)) or len(voters) != len(request.votes):
-            raise ProtocolError("Expected voters in order, each once, with one vote each.")
-        if len(voters) < group.terms.threshold:
+        voters = group.signed_by(
+            request.voters, request.votes, ABORT_LABEL, abort_body(request.context)
+        )
+        if voters < group.terms.threshold:
             raise ProtocolError(
-                f"{len(voters)} votes are fewer than the threshold {group.terms.threshold}."
+                f"{voters} votes are fewer than the threshold {group.terms.threshold}."
             )
-        for place, vote in zip(request.voters, request.votes, strict=True):
-            group.require_signed(place, ABORT_LABEL, abort_body(request.context), vote)
         self._taking.refund(attempt.paid)
         self._attempt = None
         self._log(f"{_named(attempt.paid)} was given up and refunded")

@@ -18,6 +18,7 @@ from federation.model.score_scale import ScoreScale
 from federation.population import Split
 from federation.privacy.accountant import require_target
 from federation.privacy.events import LEAST_SHARE_VARIANCE
+from federation.query import Question
 
 PLAN_LABEL: Final = "fedscore/plan/2"
 FORMAT: Final = 2
@@ -61,6 +62,14 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                     f"Expected noise.{name}={getattr(self, name)} to be at least "
                     f"{LEAST_SHARE_VARIANCE}."
                 )
+
+    def of(self, question: Question) -> int:
+        """Returns the variance of one share for a question."""
+        return {
+            Question.BINS: self.bins,
+            Question.STEP: self.step,
+            Question.EVALUATION: self.evaluation,
+        }[question]
 
 
 class Participation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -227,13 +227,10 @@ class _Reading:
         self._check_model(line)
 
     def _query(self, line: Attempted) -> BoundedSum:
-        variance = {
-            Question.BINS: self.plan.noise.bins,
-            Question.STEP: self.plan.noise.step,
-            Question.EVALUATION: self.plan.noise.evaluation,
-        }
         query = BoundedSum(
-            question=line.question, columns=line.columns, share_variance=variance[line.question]
+            question=line.question,
+            columns=line.columns,
+            share_variance=self.plan.noise.of(line.question),
         )
         if self.schema is not None:
             known = {

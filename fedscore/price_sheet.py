@@ -152,11 +152,6 @@ def price_sheet(plan: Plan, schema: Schema) -> PriceSheet:
     """
     price = price_of(plan, schema)
     quorum = plan.participation.quorum
-    shares = {
-        Question.BINS: plan.noise.bins,
-        Question.STEP: plan.noise.step,
-        Question.EVALUATION: plan.noise.evaluation,
-    }
     questions: list[QuestionPrice] = []
     populations: list[PopulationPrice] = []
     of_population = {
@@ -169,7 +164,7 @@ def price_sheet(plan: Plan, schema: Schema) -> PriceSheet:
         if total == 0:
             continue
         questions += [
-            _question(question, event, shares[question], quorum, total)
+            _question(question, event, plan.noise.of(question), quorum, total)
             for question, event in zip(asked, events, strict=True)
         ]
         opinions = price.opinions(population)

@@ -82,7 +82,6 @@ class MaskedSums:
         self._key = key
         self._entropy = entropy
         self._watch = watch
-        self._accepted: tuple[str, ...] = ()
         self._group: Group | None = None
         self._left_out = LeftOut()
         self._coins: Coins | None = None
@@ -115,7 +114,7 @@ class MaskedSums:
         """
         invited = self._plan.participation.invited
         replies = self._channel.exchange(Invite(plan=plan_toml(self._plan)), invited)
-        self._accepted = tuple(
+        names = tuple(
             name
             for name, reply in replies.items()
             if isinstance(reply, Accept) and reply.plan == self._digest
@@ -123,13 +122,12 @@ class MaskedSums:
         self._watch(
             Progress(
                 step="accepted",
-                number=len(self._accepted),
+                number=len(names),
                 of=len(invited),
                 answers=len(replies),
             )
         )
-        self._require_quorum(self._accepted, "take part", replies)
-        names = self._accepted
+        self._require_quorum(names, "take part", replies)
         for _ in range(_SESSIONS):
             group, joined = self._session(names)
             if joined == group.members:

@@ -67,11 +67,7 @@ class Spent:
     units: BudgetUnits
 
     def __post_init__(self) -> None:
-        _require_digest("plan", self.plan)
-        if type(self.question) is not str or not _QUESTION.fullmatch(self.question):
-            raise PrivacyError("Expected a question named by 1 to 40 characters of [a-z0-9-].")
-        require_whole("round", self.round, 0)
-        require_whole("attempt", self.attempt, 0)
+        _require_attempt(self)
         if not isinstance(self.population, Population):
             raise PrivacyError("Expected the population to be a Population.")
         require_whole("units", self.units, 1)
@@ -94,11 +90,7 @@ class Refunded:
     attempt: int
 
     def __post_init__(self) -> None:
-        _require_digest("plan", self.plan)
-        if type(self.question) is not str or not _QUESTION.fullmatch(self.question):
-            raise PrivacyError("Expected a question named by 1 to 40 characters of [a-z0-9-].")
-        require_whole("round", self.round, 0)
-        require_whole("attempt", self.attempt, 0)
+        _require_attempt(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +159,14 @@ def require_time(time: int) -> None:
             f"Expected the clock to say whole seconds since 1970 in [0, 2^34], got {time!r}. "
             "Correct the clock of this machine."
         )
+
+
+def _require_attempt(entry: Spent | Refunded) -> None:
+    _require_digest("plan", entry.plan)
+    if type(entry.question) is not str or not _QUESTION.fullmatch(entry.question):
+        raise PrivacyError("Expected a question named by 1 to 40 characters of [a-z0-9-].")
+    require_whole("round", entry.round, 0)
+    require_whole("attempt", entry.attempt, 0)
 
 
 def _require_digest(name: str, value: Digest) -> None:

@@ -189,6 +189,20 @@ class Group:
             raise ProtocolError(f"There is no member {place} in this session.")
         canonical.verify(self.identities[place], label, body, signature.hex())
 
+    def signed_by(
+        self, places: Sequence[int], signatures: Sequence[bytes], label: str, body: bytes
+    ) -> int:
+        """Returns how many different members signed this.
+
+        Raises:
+            ProtocolError: a signature is not valid, or the members are not named in order.
+        """
+        if list(places) != sorted(set(places)) or len(places) != len(signatures):
+            raise ProtocolError("Expected members in order, each once, with one signature each.")
+        for place, signature in zip(places, signatures, strict=True):
+            self.require_signed(place, label, body, signature)
+        return len(places)
+
 
 def _is_usable(key: bytes) -> bool:
     """Returns whether bytes are an X25519 key in its one form, and not one of low order."""

@@ -213,12 +213,7 @@ def valid_signers(group: Group, body: bytes, message: Reveal) -> int:
     Raises:
         ProtocolError: a signature is not valid, or the signers are not named in order.
     """
-    signers = list(message.signers)
-    if signers != sorted(set(signers)) or len(signers) != len(message.signatures):
-        raise ProtocolError("Expected signers in order, each once, with one signature each.")
-    for place, signature in zip(message.signers, message.signatures, strict=True):
-        group.require_signed(place, SET_LABEL, body, signature)
-    return len(signers)
+    return group.signed_by(message.signers, message.signatures, SET_LABEL, body)
 
 
 def reveal(found: Checked, signature: bytes) -> Revealed:
