@@ -140,6 +140,7 @@ class Institution:
         self._most_people = most_people
         self._split = split
         self._policy = policy
+        self._limits = policy.limits
         self._ledger = ledger
         self._records = records
         self._workspace = workspace
@@ -259,7 +260,7 @@ class Institution:
     def _consider(self, invite: Invite) -> Accept:
         plan = self._checked(invite)
         price = self._price(plan)
-        balance = self._ledger.balance(self._policy.limits)
+        balance = self._ledger.balance(self._limits)
         for rule in consider(plan, price, self._policy, balance):
             if not rule.holds:
                 raise _Refused(rule.code, f"policy: not so: {rule.text}")
@@ -268,16 +269,17 @@ class Institution:
             raise _Refused(RefusalCode.OUT_OF_ORDER, "another plan is under way")
         if self._snapshot is None:
             raise _Refused(RefusalCode.UNAVAILABLE, "no snapshot has been prepared")
+        digest = plan.digest
         self._ledger.reserve(
-            plan.digest,
+            digest,
             price.price,
             alone=price.alone,
             split=plan.people.split.digest,
-            limits=self._policy.limits,
+            limits=self._limits,
         )
         taking = Taking(
             plan=plan,
-            digest=plan.digest,
+            digest=digest,
             schema=self._schema,
             snapshot=self._snapshot,
             ledger=self._ledger,
@@ -293,9 +295,9 @@ class Institution:
             log=self._log,
         )
         self._entered = _Entered(taking=taking, sessions=sessions)
-        self._log(f"takes part in plan {plan.name} ({plan.digest[:16]}...)")
+        self._log(f"takes part in plan {plan.name} ({digest[:16]}...)")
         sequence, head = self._ledger.head()
-        return Accept(plan=plan.digest, ledger_sequence=sequence, ledger_head=head)
+        return Accept(plan=digest, ledger_sequence=sequence, ledger_head=head)
 
     def _price(self, plan: Plan) -> PlanPrice:
         try:
@@ -336,10 +338,11 @@ class Institution:
         entered = self._entered
         if entered is not None and entered.taking.digest == request.plan:
             self._draw_last_coin(request, entered.sessions)
-            self._log(_said_of(request.release, entered.plan))
+            self._log(_said_of(request.release, entered.taking))
             self._end(entered)
         else:  # after a restart: nothing more will be answered, so what is left may return
             self._ledger.close_plan(Digest(request.plan))
+            self._records.end_plan(request.plan)
             self._log(f"closed plan {request.plan[:16]}..., which an earlier process had entered")
         sequence, head = self._ledger.head()
         return Closed(plan=request.plan, ledger_sequence=sequence, ledger_head=head)
@@ -358,7 +361,7 @@ class Institution:
             self._end(self._entered)
 
     def _end(self, entered: _Entered) -> None:
-        self._ledger.close_plan(entered.plan.digest)
+        self._ledger.close_plan(entered.taking.digest)
         self._records.end_plan(entered.taking.digest)
         entered.taking.snapshot.delete()
         self._snapshot, self._entered = None, None
@@ -367,8 +370,9 @@ class Institution:
         return datetime.fromtimestamp(self._clock(), UTC)
 
 
-def _said_of(release: bytes, plan: Plan) -> str:
+def _said_of(release: bytes, taking: Taking) -> str:
     """Returns what the institution's log says of the release it was given."""
+    plan = taking.plan
     if not release:
         return f"plan {plan.name} ended without a release"
     try:
@@ -376,6 +380,6 @@ def _said_of(release: bytes, plan: Plan) -> str:
         found.require_signed_by(plan.coordinator)
     except FedscoreError as error:
         return f"the release of plan {plan.name} is not trusted: {error}"
-    if found.plan != plan.digest:
+    if found.plan != taking.digest:
         return f"the release of plan {plan.name} is not trusted: it names another plan"
     return f"plan {plan.name} ended with release {found.digest[:16]}..., signature valid"

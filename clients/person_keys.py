@@ -1,8 +1,8 @@
 """Where people begin in a stream of rows, who is held out, and whether anybody stands twice.
 
 Keys are compared as text, so a number in Parquet and its digits in CSV are the same person. Memory
-stays bounded for any number of people: 8-byte hashes of the keys wait on disk, divided by their
-first bits, until the whole table has been seen.
+stays bounded for any number of people: 8-byte hashes of the keys wait until the whole table has
+been seen, those of more than a million people on disk, divided by their first bits.
 """
 
 import os
@@ -23,6 +23,7 @@ LARGEST_PERSON: Final = 10_000
 """Most rows of one person."""
 
 _PART_BITS = 6
+_MOST_IN_MEMORY = 2**20
 _MOST_CANDIDATES = 100_000
 
 
@@ -112,31 +113,56 @@ def person_starts(keys: pa.Array, last_key: str | None) -> NDArray[np.bool_]:
 
 
 class HashSpill:
-    """Key hashes on disk, in 64 parts by their first 6 bits, so that one part fits in memory.
+    """Key hashes: up to a million in memory, more of them on disk in 64 parts by their first bits.
 
-    A billion people are 8 GB on disk and 125 MB in memory.
+    One part fits in memory: a billion people are 8 GB on disk and 125 MB in memory.
     """
 
-    def __init__(self, directory: Path) -> None:
-        """Opens empty parts in an existing private directory; `close` deletes them."""
+    def __init__(self, directory: Path, *, most_in_memory: int = _MOST_IN_MEMORY) -> None:
+        """Starts empty; writes to an existing private directory only if there are more than fit."""
         self._paths = [directory / f"keys.{part:02d}" for part in range(2**_PART_BITS)]
-        self._files = [create_private(path) for path in self._paths]
+        self._files: list[IO[bytes]] = []
         bounds = np.arange(1, 2**_PART_BITS, dtype=np.uint64)
         self._bounds = bounds << np.uint64(64 - _PART_BITS)
+        self._most_in_memory = most_in_memory
+        self._waiting: list[NDArray[np.uint64]] = []
+        self._count_waiting = 0
 
     def add(self, hashes: NDArray[np.uint64]) -> None:
         """Appends the hashes of people."""
-        ordered = np.sort(hashes)
+        self._waiting.append(hashes)
+        self._count_waiting += hashes.size
+        if self._count_waiting > self._most_in_memory:
+            self._spill()
+
+    def _spill(self) -> None:
+        if not self._files:
+            self._files = [create_private(path) for path in self._paths]
+        ordered = np.sort(self._taken())
         parts = np.split(ordered, np.searchsorted(ordered, self._bounds))
         for file, part in zip(self._files, parts, strict=True):
             file.write(part.tobytes())
 
+    def _taken(self) -> NDArray[np.uint64]:
+        """Returns the hashes in memory, and forgets them."""
+        taken = np.concatenate([np.empty(0, np.uint64), *self._waiting])
+        self._waiting, self._count_waiting = [], 0
+        return taken
+
+    def _parts(self) -> Iterator[NDArray[np.uint64]]:
+        """Yields all hashes: equal ones lie in the same part, and parts are in their order."""
+        if not self._files:
+            yield self._taken()
+            return
+        self._spill()
+        for file, path in zip(self._files, self._paths, strict=True):
+            file.flush()
+            yield np.fromfile(path, np.uint64)
+
     def repeated(self) -> tuple[int, NDArray[np.uint64]]:
         """Returns how often a hash came again, and up to 100,000 of such hashes, ascending."""
         times, found, kept = 0, [np.empty(0, np.uint64)], 0
-        for file, path in zip(self._files, self._paths, strict=True):
-            file.flush()
-            hashes = np.fromfile(path, np.uint64)
+        for hashes in self._parts():
             hashes.sort()
             again = hashes[1:][hashes[1:] == hashes[:-1]]
             times += again.size
@@ -146,9 +172,10 @@ class HashSpill:
 
     def close(self) -> None:
         """Closes and deletes the parts."""
-        for file, path in zip(self._files, self._paths, strict=True):
+        for file in self._files:
             file.close()
-            path.unlink(missing_ok=True)
+        for path in self._paths[: len(self._files)]:
+            path.unlink()
 
 
 def repeated_rows(

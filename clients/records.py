@@ -44,7 +44,11 @@ WHEN EXISTS (SELECT 1 FROM said WHERE context = NEW.context AND what IN ('releas
 BEGIN SELECT RAISE(ABORT, 'what was released or given up is over'); END;
 CREATE TRIGGER IF NOT EXISTS what_was_said_stays BEFORE UPDATE ON said
 BEGIN SELECT RAISE(ABORT, 'what was said is never changed'); END;
+CREATE TRIGGER IF NOT EXISTS a_sequence_grows BEFORE UPDATE ON peer
+WHEN NEW.sequence <= OLD.sequence
+BEGIN SELECT RAISE(ABORT, 'the ledger of a peer has not grown'); END;
 """
+_LINKED: Final = (("foreign_keys", "ON", 1),)
 
 UPLOAD: Final = "upload"
 SET: Final = "set"
@@ -71,7 +75,7 @@ class Records:
             lock(path, resources)
             path.touch(mode=0o600)
             self._connection = connect(path, "mode=rw", resources)
-            set_pragmas(self._connection, (*CAREFUL, *DURABLE))
+            set_pragmas(self._connection, (*CAREFUL, *DURABLE, *_LINKED))
             self._connection.executescript(_TABLES)
             self._resources = resources.pop_all()
 

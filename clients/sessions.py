@@ -129,7 +129,7 @@ class Sessions:
         participation = self._taking.plan.participation
         terms = Terms(
             session=request.session,
-            plan=self._taking.plan.digest,
+            plan=self._taking.digest,
             roster=self._roster,
             threshold=participation.threshold,
             quorum=participation.quorum,
@@ -174,7 +174,7 @@ class Sessions:
         plan = self._taking.plan
         try:
             found = asking(plan, self._taking.schema, session.group, request)
-        except (ConfigurationError, PrivacyError, OverflowError) as error:
+        except (ConfigurationError, PrivacyError) as error:
             raise ProtocolError(f"The plan does not ask this: {error}") from error
         canonical.verify(plan.coordinator, OPEN_LABEL, found.context, request.signature)
         session = at_round(session, found.position)

@@ -7,6 +7,7 @@ from clients.blocks import Block
 from clients.ledger import Head, Ledger
 from clients.packed_people import step_contributions
 from clients.snapshot import Snapshot
+from federation.canonical import Digest
 from federation.door import Contribution
 from federation.errors import ProtocolError
 from federation.grid import Role
@@ -27,7 +28,7 @@ class Taking:
     """The plan, the snapshot that answers it, and what was paid for so far."""
 
     plan: Plan
-    digest: str
+    digest: Digest
     schema: Schema
     snapshot: Snapshot
     ledger: Ledger
@@ -55,7 +56,7 @@ class Taking:
         )
         head = self.ledger.spend(
             Spent(
-                plan=self.plan.digest,
+                plan=self.digest,
                 question=question.value,
                 round=round_,
                 attempt=number,
@@ -90,7 +91,7 @@ class Taking:
         """
         question, round_, number = attempt
         self.ledger.refund(
-            Refunded(plan=self.plan.digest, question=question.value, round=round_, attempt=number)
+            Refunded(plan=self.digest, question=question.value, round=round_, attempt=number)
         )
         self._paid[attempt] = False
 

@@ -8,6 +8,7 @@ and deleting it loses nothing but time.
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -19,6 +20,8 @@ ROOT: Final = Path(__file__).parent.parent
 CACHE: Final = ROOT / ".cache" / "experiments"
 
 _PRODUCT: Final = ("federation", "clients", "server", "fedscore")
+_STARTED_BY: Final = tuple(Path(__file__).with_name(name) for name in ("trial.py", "entropy.py"))
+_LIBRARIES: Final = ("numpy", "pyarrow", "scipy")
 
 T = TypeVar("T")
 
@@ -64,15 +67,24 @@ def digest_of_files(paths: Iterable[Path]) -> str:
 
 @cache
 def digest_of_product() -> str:
-    """Returns SHA-256 over the source code of the product: all that a training runs through.
+    """Returns SHA-256 over all that a training runs through, but the tables and the terms.
 
-    The demo, the commands and pages for people are left out: they change no result.
+    That is the product's source code, the experiments' own that starts it, and the versions of the
+    libraries that compute. The demo, the commands and pages for people change no result.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256("".join(f"{name} {version(name)}\n" for name in _LIBRARIES).encode())
+    for path in _STARTED_BY:
+        digest.update(path.read_bytes())
     for package in _PRODUCT:
         pattern = "*.py" if package == "fedscore" else "**/*.py"
         for path in sorted((ROOT / package).glob(pattern)):
-            if path.name in ("command.py", "tables.py", "progress.py", "price_sheet.py"):
+            if path.name in (
+                "command.py",
+                "tables.py",
+                "progress.py",
+                "price_sheet.py",
+                "bench.py",
+            ):
                 continue
             digest.update(str(path.relative_to(ROOT)).encode())
             digest.update(path.read_bytes())

@@ -11,6 +11,7 @@ from experiments.datasets import GMSC, TAIWAN
 from experiments.experiment import Experiment
 from experiments.masks import MaskCosts, run_masks
 from experiments.rounds import Rounds, run_rounds
+from experiments.scale import Scale, run_scale
 from experiments.thin_files import ThinFiles, run_thin_files
 
 COMPARISON: Final = Experiment(
@@ -63,11 +64,11 @@ BANKS: Final = Experiment(
 NATION: Final = Experiment(
     name="nation",
     question="What do people gain whom only the platform knows?",
-    minutes=1,
+    minutes=4,
     kind=ThinFiles,
     run=run_thin_files,
     answer=tables.answer_of_thin_files,
-    tables={"nation": tables.thin_files},
+    tables={"nation": tables.thin_files, "common_card": tables.common_card},
     plot=plots.thin_files,
 )
 MASKS: Final = Experiment(
@@ -87,9 +88,20 @@ MASKS: Final = Experiment(
     plot=mask_report.plot,
 )
 
+SCALE: Final = Experiment(
+    name="scale",
+    question="How long does it take with hundreds of institutions?",
+    minutes=3,
+    kind=Scale,
+    run=run_scale,
+    answer=tables.answer_of_scale,
+    tables={"scale": tables.scale},
+    plot=plots.scale,
+)
+
 # Experiments differ in the type of their result, which their own functions agree on.
 EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
-    one.name: one for one in (COMPARISON, CONFIRMATION, ROUNDS, BANKS, NATION, MASKS)
+    one.name: one for one in (COMPARISON, CONFIRMATION, ROUNDS, BANKS, NATION, SCALE, MASKS)
 }
 
 

@@ -11,10 +11,11 @@ import msgspec
 import numpy as np
 
 from experiments import peers
+from experiments.bank_results import Gain
 from experiments.cache import ROOT
 from experiments.comparison import Set, measured
 from experiments.datasets import TAIWAN
-from experiments.division import EPSILONS, KNOWN, NOISE_SEEDS, ROUNDS, divided, reach
+from experiments.division import EPSILONS, KNOWN, NOISE_SEEDS, ROUNDS, TEST_SHARE, divided
 from experiments.experiment import Setting
 from federation.errors import ConfigurationError
 
@@ -59,8 +60,9 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def reach(self) -> float:
-        """Half of the 95 % interval over splits (Student); it holds both splits and noise."""
-        return reach(self.splits)
+        """Half of the 95 % interval over splits, which overlap (`Gain`); noise is in it too."""
+        gain = Gain.of(self.splits, TEST_SHARE)
+        return (gain.high - gain.low) / 2
 
 
 def run_confirmation(setting: Setting) -> Confirmation:
@@ -108,11 +110,14 @@ def frozen_commit() -> str:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise ConfigurationError("A confirmation runs in a git checkout, to name its commit.")
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ConfigurationError(
+            "A confirmation runs in a git checkout, to name its commit."
+        ) from error
     return done.stdout.strip()
 
 

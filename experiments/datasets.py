@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from federation.errors import ConfigurationError, DataError
 from fedscore.demo.nation import TABLE
 
@@ -140,16 +137,6 @@ def locate(dataset: Dataset) -> Path:
     if sha256_of(path) not in (dataset.sha256, _recorded(path)):
         raise DataError(f"{dataset.file} is not the file that is known. {advice}")
     return path
-
-
-def read(dataset: Dataset) -> pa.Table:
-    """Returns the rows of a data set.
-
-    Raises:
-        ConfigurationError: it is not there.
-        DataError: it is another file.
-    """
-    return pq.read_table(locate(dataset))
 
 
 def sha256_of(path: Path) -> str:

@@ -3,6 +3,7 @@
 python -m experiments.demo_figures         runs it and writes results/demo.json
 """
 
+import math
 import sys
 import tempfile
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from experiments.division import reach
 from experiments.entropy import SeededEntropy
 from federation.errors import DataError
 from federation.model.evaluation import Figure
@@ -126,8 +128,9 @@ def _exact(simulations: list[Simulation]) -> Estimate:
 
 
 def _estimate(values: np.ndarray, *, sampling: float = 0.0) -> Estimate:
-    of_mean = float(values.var(ddof=1)) / len(values) + sampling
-    return Estimate(value=float(values.mean()), reach=_NORMAL_975 * of_mean**0.5)
+    """Returns the mean; Student's interval of the noise, the normal one of a known sampling."""
+    noise, people = reach(values.tolist()), _NORMAL_975 * sampling**0.5
+    return Estimate(value=float(values.mean()), reach=math.hypot(noise, people))
 
 
 def _variance(figure: Figure) -> float:

@@ -39,6 +39,7 @@ EPSILONS: Final[tuple[float, ...]] = (0.1, 0.5, 1.0, 4.0)
 ROUNDS: Final = 20
 NOISE_SEEDS: Final = 5
 KNOWN: Final[tuple[Dataset, ...]] = (TAIWAN, GMSC)
+TEST_SHARE: Final = 0.25
 INSTITUTIONS: Final = tuple(f"bank-{number}" for number in range(10))
 
 SCHEMAS: Final = Path(__file__).parent / "schemas"
@@ -108,7 +109,7 @@ def divided(dataset: Dataset, split: int) -> Iterator[Divided]:
     rows = pq.read_table(locate(dataset))
     outcome = rows.column(dataset.outcome).to_numpy()
     chosen, others = train_test_split(
-        np.arange(len(outcome)), test_size=0.25, stratify=outcome, random_state=split
+        np.arange(len(outcome)), test_size=TEST_SHARE, stratify=outcome, random_state=split
     )
     train_rows, test_rows = rows.take(pa.array(chosen)), rows.take(pa.array(others))
     with tempfile.TemporaryDirectory() as scratch:

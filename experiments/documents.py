@@ -94,15 +94,18 @@ def rendered(text: str) -> str:
 
 def main() -> int:
     """Rewrites or checks all documents."""
+    if sys.argv[1:] not in ([], ["--check"]):
+        print("Usage: python -m experiments.documents [--check]")
+        return 2
     stale = []
     for path in DOCUMENTS:
         text = path.read_text()
         if rendered(text) == text:
             continue
         stale.append(path.name)
-        if "--check" not in sys.argv:
+        if not sys.argv[1:]:
             path.write_text(rendered(text))
-    if stale and "--check" in sys.argv:
+    if stale and sys.argv[1:]:
         print(f"Not what the results say: {', '.join(stale)}. Run python -m experiments.documents.")
         return 1
     return 0

@@ -72,7 +72,7 @@ class Setting:
     def last(self, kind: type[R]) -> R | None:
         """Returns the committed result of this experiment, None if there is none."""
         path = RESULTS / f"{self.name}.json"
-        return msgspec.json.decode(path.read_bytes(), type=kind) if path.exists() else None
+        return _read(path, kind) if path.exists() else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,14 +103,14 @@ class Experiment(Generic[R]):
         """Returns the committed result.
 
         Raises:
-            ConfigurationError: there is none yet.
+            ConfigurationError: there is none yet, or it is of another version.
         """
         path = RESULTS / f"{self.name}.json"
         if not path.exists():
             raise ConfigurationError(
                 f"There is no result yet: python -m experiments run {self.name}."
             )
-        return msgspec.json.decode(path.read_bytes(), type=self.kind)
+        return _read(path, self.kind)
 
     def execute(self, *, quick: bool, cache: Cache) -> tuple[R, Path]:
         """Runs, writes the result and its plot, and returns both."""
@@ -119,7 +119,9 @@ class Experiment(Generic[R]):
         results = OUTPUT / "quick" if quick else RESULTS
         results.mkdir(parents=True, exist_ok=True)
         content = msgspec.json.format(msgspec.json.encode(found), indent=1)
-        (results / f"{self.name}.json").write_bytes(content + b"\n")
+        unfinished = results / f"{self.name}.json.unfinished"
+        unfinished.write_bytes(content + b"\n")
+        unfinished.replace(results / f"{self.name}.json")
         return found, self.draw(found, quick=quick)
 
     def draw(self, found: R, *, quick: bool) -> Path:
@@ -128,6 +130,15 @@ class Experiment(Generic[R]):
         path.parent.mkdir(parents=True, exist_ok=True)
         self.plot(found).savefig(path)
         return path
+
+
+def _read(path: Path, kind: type[R]) -> R:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except msgspec.DecodeError as error:
+        raise ConfigurationError(
+            f"{path.name} is damaged or of another version: python -m experiments run {path.stem}."
+        ) from error
 
 
 def _columns() -> tuple[ProgressColumn, ...]:

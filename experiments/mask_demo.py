@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 import clients.sessions
 import federation.door
 import fedscore.simulation
-import server.rounds
+import server.attempts
 from clients.configuration import Configuration
 from clients.policy import Policy
 from clients.records import Records
@@ -50,7 +50,7 @@ _PARTS: Final[dict[str, tuple[tuple[object, tuple[str, ...]], ...]]] = {
         (clients.sessions, ("checked", "sign_set", "reveal", "valid_signers")),
     ),
     "collecting and opening": (
-        (server.rounds, ("require_fits",)),
+        (server.attempts, ("require_fits",)),
         (Collected, ("disagreements", "relayed_to", "require_reveals", "opened")),
     ),
     "notes on disk": ((Records, ("begin_session", "begin_attempt", "say", "end_plan")),),

@@ -45,15 +45,22 @@ def answer(found: MaskCosts) -> str:
 def uploads(found: MaskCosts) -> str:
     """Returns CPU milliseconds of one institution's upload, ours and Flower's."""
     heads = ["numbers", "institutions", "word", "limit", "masks", "all of the upload"]
-    heads += ["Flower", "Flower / ours", "limit / masks", "limit / upload"]
+    heads += ["Flower", "of it masks", "Flower / ours", "limit / masks", "limit / upload"]
     rows = [
         [
             f"{one.parameters:,}",
             str(one.institutions),
             f"{ours.bits} bits",
             *(f"{value:.2f}" for value in (ours.limit, ours.mask, ours.total)),
-            _NOTHING if one.flower is None else f"{one.flower.total:.1f}",
-            _NOTHING if one.flower is None else f"{one.flower.total / ours.total:.1f}",
+            *(
+                [_NOTHING] * 3
+                if one.flower is None
+                else [
+                    f"{one.flower.total:.1f}",
+                    f"{one.flower.mask:.1f}",
+                    f"{one.flower.total / ours.total:.1f}",
+                ]
+            ),
             f"{ours.limit / ours.mask:.2f}",
             f"{ours.limit / ours.total:.2f}",
         ]

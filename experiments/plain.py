@@ -56,6 +56,7 @@ class _Plain(Sums):
         noise_entropy: Entropy,
     ) -> None:
         self._plan = plan
+        self._digest = plan.digest
         self._schema = schema
         self._institutions = institutions
         self._watch = watch
@@ -103,6 +104,6 @@ class _Plain(Sums):
         )
 
     def close(self, *, release: bytes) -> None:
-        closing = encode(Close(plan=self._plan.digest, release=release, coins=None))
+        closing = encode(Close(plan=self._digest, release=release, coins=None))
         for institution in self._institutions.values():
             institution.handle(closing)

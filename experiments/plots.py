@@ -9,6 +9,7 @@ from experiments.comparison import Comparison
 from experiments.confirmation import Confirmation, differences
 from experiments.datasets import DATASETS
 from experiments.rounds import Rounds
+from experiments.scale import Scale
 from experiments.thin_files import ThinFiles
 
 _OURS: Final = "#0b6e99"
@@ -126,13 +127,16 @@ def thin_files(found: ThinFiles) -> Figure:
     count = len(found.nations)
     alone = [sum(n.books[i].alone for n in found.nations) / count for i in range(len(sizes))]
     axes.plot(sizes, alone, color=_PEER, marker="o", label="platform alone")
-    for card, line in (("federated", "--"), ("corrected", "-")):
-        after = [
-            sum(getattr(n.books[i], card)[0] for n in found.nations) / count
-            for i in range(len(sizes))
-        ]
-        label = f"{card}, epsilon {found.epsilons[0]:g}"
+    usual = found.common_epsilons.index(found.epsilons[0])
+    for kind, place, label, line in (
+        ("national", 0, "national card", ":"),
+        ("thin_file", 0, "thin-file card", "--"),
+        ("common_corrected", usual, "banks' card of common columns, corrected at home", "-"),
+    ):
+        after = [found.mean(i, place, kind) for i in range(len(sizes))]
         axes.plot(sizes, after, color=_OURS, linestyle=line, marker="o", label=label)
+    nobody = sum(one.common[usual] for one in found.nations) / count
+    axes.axhline(nobody, color=_OURS, linewidth=1, label="that card where it has lent to nobody")
     oracle = sum(one.oracle for one in found.nations) / count
     axes.axhline(oracle, color=_GREY, linewidth=1, label="the true odds")
     axes.set_xscale("log")
@@ -140,6 +144,28 @@ def thin_files(found: ThinFiles) -> Figure:
     axes.minorticks_off()
     axes.set_xlabel("people that the platform has lent to")
     axes.set_ylabel("AUC of people known to the platform only")
+    axes.set_title(f"epsilon {found.epsilons[0]:g}; means over {count} nations")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def scale(found: Scale) -> Figure:
+    """Seconds against the number of institutions."""
+    figure = _figure(6.2, 4.4)
+    axes = figure.add_subplot()
+    sizes = [one.institutions for one in found.sizes]
+    for label, seconds, color in (
+        ("training", [one.training for one in found.sizes], _OURS),
+        ("set-up", [one.setting_up for one in found.sizes], _PEER),
+        ("CPU, both", [one.cpu for one in found.sizes], _GREY),
+    ):
+        axes.plot(sizes, seconds, color=color, marker="o", label=label)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
+    axes.set_xlabel("institutions")
+    axes.set_ylabel(f"seconds, {found.rounds} rounds")
     axes.legend(fontsize=8)
     return figure
 

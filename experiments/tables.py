@@ -12,6 +12,7 @@ from experiments.confirmation import Confirmation, differences
 from experiments.datasets import DATASETS, GMSC, TAIWAN, Dataset
 from experiments.division import Score
 from experiments.rounds import OfSet, Rounds
+from experiments.scale import Scale
 from experiments.thin_files import ThinFiles
 
 MADDOCK: Final = {0.1: 0.843, 0.5: 0.845, 1.0: 0.847}
@@ -158,27 +159,77 @@ def banks_by_time(found: Banks) -> str:
 
 
 def thin_files(found: ThinFiles) -> str:
-    """Returns the AUC of thin files before and after federation."""
+    """Returns the AUC of thin files before and after federation, a table an epsilon."""
+    kinds = ("national", "national_corrected", "thin_file", "thin_file_corrected")
     heads = ["the platform has lent to", "platform alone"]
-    for epsilon in found.epsilons:
-        heads += [f"federated - alone, epsilon {epsilon:g}", f"corrected - alone, {epsilon:g}"]
-    rows = []
-    count = len(found.nations)
-    for place, book in enumerate(found.nations[0].books):
-        row = [f"{book.book:,}", f"{_mean(n.books[place].alone for n in found.nations):.4f}"]
-        for number in range(len(found.epsilons)):
-            for card in ("federated", "corrected"):
-                mean, reach = found.gain(place, number, card)
-                row.append(f"{mean:+.4f} ({mean - reach:+.4f} to {mean + reach:+.4f})")
-        rows.append(row)
-    oracle = sum(one.oracle for one in found.nations) / count
-    thin = sum(one.thin for one in found.nations) / count
-    several = sum(one.at_several for one in found.nations) / count
-    return (
-        f"{markdown(heads, rows)}\n\n{count} nations of {found.people:,} people; {thin:,.0f} are "
-        f"known to the platform only, {several:.0%} to two institutions or more (who then pay "
-        f"twice or three times). The true odds themselves reach {oracle:.4f}: nobody can do better."
+    heads += [_title_of(kind) for kind in kinds]
+    parts = []
+    for number, epsilon in enumerate(found.epsilons):
+        rows = [
+            [*_of_book(found, place), *(_over_alone(found, place, number, kind) for kind in kinds)]
+            for place in range(len(found.nations[0].books))
+        ]
+        parts.append(f"Epsilon {epsilon:g}, AUC less alone:\n\n{markdown(heads, rows)}")
+    oracle, bank = _mean(n.oracle for n in found.nations), _mean(n.bank for n in found.nations)
+    thin, several = _mean(n.thin for n in found.nations), _mean(n.at_several for n in found.nations)
+    parts.append(
+        f"{len(found.nations)} nations of {found.people:,} people; {thin:,.0f} are known to the "
+        f"platform only, {several:.0%} to two institutions or more (who then pay twice or three "
+        f"times). The largest bank's own card reaches {bank:.4f} on these people. The true odds "
+        f"themselves reach {oracle:.4f}: nobody can do better."
     )
+    return "\n\n".join(parts)
+
+
+def common_card(found: ThinFiles) -> str:
+    """Returns the AUC of thin files by the banks' card of common columns, corrected at home."""
+    heads = ["the platform has lent to", "platform alone"]
+    heads += [f"common card, corrected, epsilon {epsilon:g}" for epsilon in found.common_epsilons]
+    count = range(len(found.common_epsilons))
+    nobody = [f"AUC {_mean(one.common[number] for one in found.nations):.4f}" for number in count]
+    rows = [["nobody (as released)", "no card", *nobody]]
+    rows += [
+        [
+            *_of_book(found, place),
+            *(_over_alone(found, place, number, "common_corrected") for number in count),
+        ]
+        for place in range(len(found.nations[0].books))
+    ]
+    return markdown(heads, rows)
+
+
+def _of_book(found: ThinFiles, place: int) -> list[str]:
+    books = [one.books[place] for one in found.nations]
+    return [f"{books[0].book:,}", f"{_mean(book.alone for book in books):.4f}"]
+
+
+def _over_alone(found: ThinFiles, place: int, epsilon: int, kind: str) -> str:
+    mean, reach = found.gain(place, epsilon, kind)
+    return f"{mean:+.4f} ({mean - reach:+.4f} to {mean + reach:+.4f})"
+
+
+def _title_of(kind: str) -> str:
+    title = f"{kind.removesuffix('_corrected').replace('_', '-')} card"
+    return f"{title}, corrected" if kind.endswith("_corrected") else title
+
+
+def scale(found: Scale) -> str:
+    """Returns seconds and memory by the number of institutions."""
+    heads = ["institutions", "people", "seconds of set-up", "seconds of training"]
+    heads += ["ms a round and institution", "CPU seconds", "peak MB"]
+    rows = [
+        [
+            f"{one.institutions:,}",
+            f"{one.people:,}",
+            f"{one.setting_up:.1f}",
+            f"{one.training:.1f}",
+            f"{1000 * found.each(one):.1f}",
+            f"{one.cpu:.1f}",
+            f"{one.peak_bytes / 1e6:,.0f}",
+        ]
+        for one in found.sizes
+    ]
+    return f"{markdown(heads, rows)}\n\n{found.rounds} rounds; a machine with {found.cores} cores."
 
 
 def answer_of_comparison(found: Comparison) -> str:
@@ -241,14 +292,33 @@ def answer_of_banks(found: Banks) -> str:
 
 def answer_of_thin_files(found: ThinFiles) -> str:
     """Returns one sentence."""
-    books = found.nations[0].books
+    sizes = [book.book for book in found.nations[0].books]
+    usual = found.common_epsilons.index(found.epsilons[0])
     parts = [
-        f"{found.gain(place, 0, 'federated')[0]:+.3f} with the national card as it is and "
-        f"{found.gain(place, 0, 'corrected')[0]:+.3f} corrected at home, "
-        f"where the platform has lent to {books[place].book:,}"
-        for place in (0, len(books) - 1)
+        f"{card} "
+        + ", ".join(f"{found.gain(place, number, kind)[0]:+.4f}" for place in range(len(sizes)))
+        for card, number, kind in (
+            ("the banks' card of common columns, corrected at home,", usual, "common_corrected"),
+            ("thin-file card", 0, "thin_file"),
+            ("national card", 0, "national"),
+        )
     ]
-    return "; ".join(parts)
+    nobody = _mean(one.common[usual] for one in found.nations)
+    return (
+        f"over the platform's own card, epsilon {found.epsilons[0]:g}, where it has lent to "
+        f"{', '.join(f'{size:,}' for size in sizes)}: {'; '.join(parts)}; AUC {nobody:.3f} "
+        "instead of no card where it has lent to nobody"
+    )
+
+
+def answer_of_scale(found: Scale) -> str:
+    """Returns one sentence."""
+    largest = found.sizes[-1]
+    return (
+        f"{largest.institutions} institutions, {found.rounds} rounds, one after the other in one "
+        f"process: {largest.training:.0f} seconds after {largest.setting_up:.0f} of set-up, "
+        f"{largest.cpu:.0f} of CPU"
+    )
 
 
 def _gain(gain: Gain) -> str:

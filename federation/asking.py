@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from federation.canonical import hash_of
+from federation.canonical import canonical_json, hash_of
 from federation.errors import ConfigurationError, PrivacyError
 from federation.grid import Role
 from federation.messages import Open, model_digest
@@ -77,9 +77,9 @@ def asking_of(
         group=group.digest,
         round_=position,
         attempt=attempt,
-        plan=bytes.fromhex(plan.digest),
+        plan=bytes.fromhex(group.terms.plan),
         model=model,
-        query=hash_of("fedscore/query/2", msgspec.msgpack.encode(query)),
+        query=hash_of("fedscore/query/2", canonical_json(msgspec.to_builtins(query))),
         bits=bits,
         length=query.length,
     )

@@ -45,12 +45,12 @@ def canonical_json(value: Json) -> bytes:
 
 def _require_text_keys(value: object) -> None:
     """Refuses mappings with other keys than text, which JSON would turn into text."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         for key, inner in value.items():
             if type(key) is not str:
                 raise TypeError("a key is not text")
             _require_text_keys(inner)
-    elif isinstance(value, Sequence) and not isinstance(value, str):
+    elif isinstance(value, list | tuple):
         for inner in value:
             _require_text_keys(inner)
 

@@ -263,7 +263,7 @@ def _decoded(decoder: msgspec.msgpack.Decoder[_M], data: bytes) -> _M:
         raise ProtocolError(f"A message of {len(data)} bytes is larger than any that exists.")
     try:
         message = decoder.decode(data)
-    except (msgspec.DecodeError, FedscoreError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError, FedscoreError) as error:
         raise ProtocolError(f"These bytes are not a message of this protocol: {error}") from error
     if encode(message) != data:
         raise ProtocolError("This message is not in its canonical encoding.")

@@ -146,4 +146,7 @@ def read_line(line: bytes) -> Line:
     Raises:
         msgspec.DecodeError: it is none.
     """
-    return _lines.decode(line)
+    try:
+        return _lines.decode(line)
+    except (ValueError, RecursionError) as error:  # not UTF-8, or nested too deep
+        raise msgspec.DecodeError(str(error)) from error

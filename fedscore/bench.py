@@ -218,7 +218,7 @@ def _one_size(directory: Path, people: int, features: int, bins: int, parquet: b
         bytes_read=packed.size,
         first_pass=first_pass,
         from_parquet=from_parquet,
-        peak_bytes=_peak_bytes(),
+        peak_bytes=peak_bytes(),
     )
 
 
@@ -329,7 +329,8 @@ def _memory_bandwidth() -> float:
     return 2 * _COPIED / min(walls)
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
+    """Returns the most memory that this process ever held, its libraries included."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 

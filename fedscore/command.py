@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from federation.errors import ConfigurationError, FedscoreError
+from fedscore import files
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from rich.table import Table
 
-    from clients.configuration import Configuration
-    from federation.plan import Plan
-    from federation.schema import Schema
 
 _SETTINGS: Final[dict[str, Any]] = {
     "no_args_is_help": True,
@@ -72,9 +69,9 @@ def schema_check(schema: Path, table: Path, not_held: _NotHeld = "") -> None:
 
     with tempfile.TemporaryDirectory() as directory:
         snapshot = take_snapshot(
-            _schema(schema),
+            files.read_schema(schema),
             table,
-            not_held=_names(not_held),
+            not_held=files.names_in(not_held),
             split=Split(salt="0" * 64, held_out_fraction=0.0),
             directory=Path(directory) / "check",
         )
@@ -124,12 +121,12 @@ def plan_new(
     if (key is None) == (coordinator == ""):
         raise ConfigurationError("Name the coordinator by --coordinator or by --key.")
     plan = new_plan(
-        schema=_schema(schema),
+        schema=files.read_schema(schema),
         name=name,
         federation=federation,
         purpose=purpose,
-        coordinator=coordinator if key is None else public_key_of(_key(key)),
-        invited=tuple(sorted(_names(invite))),
+        coordinator=coordinator if key is None else public_key_of(files.read_key(key)),
+        invited=tuple(sorted(files.names_in(invite))),
         quorum=quorum,
         colluders=colluders,
         spare_attempts=spare_attempts,
@@ -152,7 +149,7 @@ def plan_price(plan: Path, schema: _SchemaFile, json: _Json = False) -> None:
     from fedscore.price_sheet import price_sheet
     from fedscore.tables import price_tables
 
-    sheet = price_sheet(_plan(plan), _schema(schema))
+    sheet = price_sheet(files.read_plan(plan), files.read_schema(schema))
     _show(sheet, price_tables(sheet), json=json)
 
 
@@ -161,8 +158,8 @@ def plan_sign(plan: Path, key: _KeyFile) -> None:
     """Sign a plan in place with the coordinator's key."""
     from federation.plan import plan_toml
 
-    signed = _plan(plan).signed(_key(key))
-    _replace(plan, plan_toml(signed).encode())
+    signed = files.read_plan(plan).signed(files.read_key(key))
+    files.replace(plan, plan_toml(signed).encode())
     typer.echo(f"Signed plan {signed.name!r}, digest {signed.digest}.")
 
 
@@ -194,11 +191,11 @@ def simulate(
 
     if (institutions is None) == (deal is None):
         raise ConfigurationError("Name either --institutions DIRECTORY or --deal TABLE.")
-    read = _plan(plan)
-    contract = _schema(schema)
+    read = files.read_plan(plan)
+    contract = files.read_schema(schema)
     with tempfile.TemporaryDirectory() as scratch, watching(read.name, read.rounds) as watch:
         members = (
-            _configurations(institutions)
+            files.read_configurations(institutions)
             if institutions is not None
             else deal_table(read, contract, deal or Path(), Path(scratch))
         )
@@ -206,7 +203,7 @@ def simulate(
             plan=read,
             schema=contract,
             members=members,
-            key=_key(key),
+            key=files.read_key(key),
             out=out,
             watch=watch,
             inspect=inspect,
@@ -230,7 +227,9 @@ def score(
     """Score a Parquet or CSV table by a release, with reasons; streams, nothing leaves."""
     from clients.scoring import score_table
 
-    people = score_table(_release(release, coordinator), table, out, not_held=_names(not_held))
+    people = score_table(
+        files.read_release(release, coordinator), table, out, not_held=files.names_in(not_held)
+    )
     typer.echo(f"Scored {people:,} rows into {out}.")
 
 
@@ -263,7 +262,7 @@ def release_show(release: Path, json: _Json = False) -> None:
     """Show a release: its promise, its quality and its card."""
     from fedscore.tables import card_table, quality_table, statement_table
 
-    found = _release(release, "")
+    found = files.read_release(release, "")
     _show(found, [statement_table(found), quality_table(found), card_table(found)], json=json)
 
 
@@ -276,7 +275,7 @@ def release_verify(
     from federation.errors import ProtocolError
     from federation.model.scoring import require_parity
 
-    found = _release(release, "")
+    found = files.read_release(release, "")
     require_parity(found)
     if plan is None:
         typer.echo(
@@ -284,7 +283,7 @@ def release_verify(
             "Name the plan with --plan to check that this is your coordinator."
         )
         return
-    expected = _plan(plan)
+    expected = files.read_plan(plan)
     expected.require_signed()
     found.require_signed_by(expected.coordinator)
     if found.plan != expected.digest:
@@ -315,9 +314,9 @@ def transcript_audit(
     from fedscore.tables import audit_tables
 
     found = audit(
-        _read(transcript),
-        None if schema is None else _schema(schema),
-        None if release is None else _release(release, ""),
+        files.read_bytes(transcript),
+        None if schema is None else files.read_schema(schema),
+        None if release is None else files.read_release(release, ""),
     )
     _show(found, audit_tables(found), json=json)
     if found.findings:
@@ -358,77 +357,6 @@ def main() -> None:
     except FedscoreError as error:
         typer.echo(f"fedscore: {error}", err=True)
         sys.exit(error.exit_code)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"Cannot read {path}: {error.strerror}.") from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return _read(path).decode()
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path} is not a text file in UTF-8.") from error
-
-
-def _schema(path: Path) -> "Schema":
-    from federation.schema import load_schema
-
-    return load_schema(_text(path))
-
-
-def _plan(path: Path) -> "Plan":
-    from federation.plan import load_plan
-
-    return load_plan(_text(path))
-
-
-def _release(path: Path, coordinator: str) -> Any:  # noqa: ANN401  named where it is imported
-    from federation.model.release import load_release
-
-    release = load_release(_read(path))
-    if coordinator:
-        release.require_signed_by(coordinator)
-    return release
-
-
-def _key(path: Path) -> "Ed25519PrivateKey":
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    try:
-        key = load_pem_private_key(_read(path), password=None)
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"{path} is not an unencrypted private key in PEM.") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigurationError(f"{path} is not an Ed25519 key.")
-    return key
-
-
-def _configurations(directory: Path) -> "tuple[Configuration, ...]":
-    from clients.configuration import load_configuration
-
-    found = sorted(directory.glob("*.toml"))
-    if not found:
-        raise ConfigurationError(f"{directory} holds no institution's configuration (*.toml).")
-    return tuple(load_configuration(path) for path in found)
-
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(name.strip() for name in text.split(",") if name.strip())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    except OSError as error:
-        raise ConfigurationError(f"Cannot write {path}: {error.strerror}.") from error
 
 
 def _show(value: Any, tables: "list[Table]", *, json: bool) -> None:  # noqa: ANN401  any struct

@@ -213,7 +213,8 @@ def _chance(plan: Plan, silent: float) -> Chance:
     """Returns the chances if each message goes unanswered with one probability, independently.
 
     An attempt is opened if everybody uploads and t answer the second message; or if k institutions
-    drop out first, at most n - m, t of the others sign the set and all of them stay to the end.
+    drop out first, at most n - m, and all of the others answer two more messages, each of which is
+    sent twice if need be.
     """
     who = plan.participation
     n, m, t = len(who.invited), who.quorum, who.threshold
@@ -224,7 +225,7 @@ def _chance(plan: Plan, silent: float) -> Chance:
         if dropped == 0:
             opened += chance * float(binom.sf(t - 1, left, 1 - silent))
         else:
-            opened += chance * float(binom.sf(t - 1, left, 1 - silent)) * (1 - silent) ** left
+            opened += chance * (1 - silent**2) ** (2 * left)
     once = opened if plan.people.held_out_fraction == 0 else opened**2
     steps = float(binom.cdf(who.spare_attempts, plan.rounds + who.spare_attempts, 1 - opened))
     return Chance(silent=silent, attempt=opened, training=once * steps)

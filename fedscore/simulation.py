@@ -4,6 +4,7 @@ Beside the release it computes what nobody outside a simulation may know: exact 
 institution. They are marked "simulation only" wherever they are shown.
 """
 
+import resource
 import secrets
 import shutil
 import time
@@ -15,31 +16,23 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from numpy.typing import NDArray
 
 from clients.configuration import Configuration
-from clients.home import train_at_home
 from clients.institution import Institution
 from clients.ledger import Ledger
 from clients.records import Records
-from clients.snapshot import Snapshot, take_snapshot
 from federation.canonical import public_key_of
 from federation.errors import ConfigurationError, DataError, ProtocolError
-from federation.grid import Role
 from federation.model.evaluation import Figure
-from federation.model.exact_auc import auc_difference, auc_of
 from federation.model.release import Release, load_release
-from federation.model.scorecard import AdditiveCard
 from federation.plan import Plan, plan_toml
 from federation.population import Split
-from federation.pricing import price_of
 from federation.privacy.entropy import KEY_BYTES, Entropy
-from federation.privacy.units import Population
 from federation.schema import Schema
 from federation.secure_aggregation.roster import Member as RosterMember
 from federation.secure_aggregation.roster import Roster, roster_toml
+from fedscore.inspection import Member, inspect_institution, pooled
 from server.rounds import MaskedSums
 from server.training import Progress, Sums, run_training
 
@@ -50,6 +43,8 @@ ROSTER_FILE: Final = "roster.toml"
 LEDGERS: Final = "ledgers"
 RECORDS: Final = "records"
 SNAPSHOTS: Final = "snapshots"
+_FILES_OF_A_LEDGER: Final = 4  # itself, its lock, its log, the log's index
+_OTHER_FILES: Final = 128
 
 
 def system_entropy() -> bytes:
@@ -80,38 +75,6 @@ class InProcess:
 
 PlainSums = Callable[[Plan, Schema, Mapping[str, Institution], Callable[[Progress], None]], Sums]
 """Makes the sums of an experiment that adds plain integers; only experiments and tests have one."""
-
-
-class Member(msgspec.Struct, frozen=True, kw_only=True):
-    """What a simulation knows of one institution. Simulation only.
-
-    Attributes:
-        id: as in the plan.
-        title: for people.
-        trained: number of trained people.
-        held_out: number of held-out people.
-        bad_rate: share of bad people among all.
-        not_held: features it does not have.
-        alone: AUC on its own held-out people of the card it trained at home.
-        national: AUC on the same people of the released card.
-        gain: national - alone, paired.
-        charged_trained: epsilon that its ledger was charged for a trained person.
-        charged_held_out: epsilon that its ledger was charged for a held-out person.
-        ledger_entries: entries in its ledger.
-    """
-
-    id: str
-    title: str
-    trained: int
-    held_out: int
-    bad_rate: float
-    not_held: tuple[str, ...]
-    alone: Figure | None
-    national: Figure | None
-    gain: Figure | None
-    charged_trained: float
-    charged_held_out: float
-    ledger_entries: int
 
 
 class Simulation(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,6 +141,7 @@ def simulate(
     """
     if out.exists():
         raise ConfigurationError(f"{out} exists already. Name a new directory.")
+    _allow_files(_FILES_OF_A_LEDGER * len(members) + _OTHER_FILES)
     unfinished = out.with_name(out.name + ".unfinished")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)  # left by a run that was killed
@@ -202,6 +166,26 @@ def simulate(
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return simulation
+
+
+def _allow_files(files: int) -> None:
+    """Raises this process's limit of open files to `files` where it is lower.
+
+    A system's usual 1,024, or 256, are fewer than the ledgers of some hundred institutions need.
+
+    Raises:
+        ConfigurationError: the system does not allow so many.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= files:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    except (ValueError, OSError) as error:
+        raise ConfigurationError(
+            f"So many institutions need {files:,} open files, this system allows {hard:,}: raise "
+            "its hard limit (ulimit -Hn), or simulate fewer."
+        ) from error
 
 
 def _run(
@@ -270,11 +254,21 @@ def _run(
         if plain is None:
             (out / TRANSCRIPT_FILE).write_bytes(masked.transcript.content())
         release = load_release(data)
-        looked = [_inspect(seat, plan, schema, release, out) for seat in seats] if inspect else []
+        looked = [
+            inspect_institution(
+                seat.configuration,
+                seat.ledger,
+                plan=plan,
+                schema=schema,
+                release=release,
+                directory=out / SNAPSHOTS / seat.configuration.id / "inspection",
+            )
+            for seat in (seats if inspect else ())
+        ]
     return Simulation(
         release=release,
         seconds=seconds,
-        exact=_pooled([held_out for _, held_out in looked]),
+        exact=pooled([held_out for _, held_out in looked]),
         members=tuple(member for member, _ in looked),
         log=tuple(log),
     )
@@ -337,73 +331,3 @@ def _seat(
     except DataError as error:
         raise DataError(f"{configuration.title} ({name}): {error}") from error
     return _Seat(configuration=configuration, institution=institution, ledger=ledger)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _HeldOut:
-    national: NDArray[np.int64]
-    bad: NDArray[np.bool_]
-
-
-def _inspect(
-    seat: _Seat, plan: Plan, schema: Schema, release: Release, out: Path
-) -> tuple[Member, _HeldOut]:
-    """Reads an institution's table once more, as only a simulation can, and measures."""
-    configuration = seat.configuration
-    snapshot = take_snapshot(
-        schema,
-        Path(configuration.table),
-        not_held=frozenset(configuration.not_held),
-        split=plan.people.split,
-        directory=out / SNAPSHOTS / configuration.id / "inspection",
-    )
-    try:
-        home = train_at_home(schema, snapshot, plan.scale)
-        trained_bad = _outcomes(snapshot, Population.TRAINED)
-        bad = _outcomes(snapshot, Population.HELD_OUT)
-        national = _scores(schema, snapshot, release.card)
-        alone = _scores(schema, snapshot, home)
-        everyone = np.concatenate([trained_bad, bad])
-        comparable = bool(bad.any() and not bad.all())
-        balance = seat.ledger.balance(configuration.policy.limits)
-        price = price_of(plan, schema)
-        member = Member(
-            id=configuration.id,
-            title=configuration.title,
-            trained=snapshot.people(Population.TRAINED),
-            held_out=snapshot.people(Population.HELD_OUT),
-            bad_rate=float(everyone.mean()),
-            not_held=configuration.not_held,
-            alone=auc_of(alone, bad) if comparable else None,
-            national=auc_of(national, bad) if comparable else None,
-            gain=auc_difference(national, alone, bad) if comparable else None,
-            charged_trained=price.epsilon_of(balance.trained.charged_lifetime, price.delta),
-            charged_held_out=price.epsilon_of(balance.held_out.charged_lifetime, price.delta),
-            ledger_entries=seat.ledger.head()[0],
-        )
-        return member, _HeldOut(national=national, bad=bad)
-    finally:
-        snapshot.delete()
-
-
-def _outcomes(snapshot: Snapshot, population: Population) -> NDArray[np.bool_]:
-    blocks = [block.bad.astype(bool) for block in snapshot.blocks(population)]
-    return np.concatenate(blocks) if blocks else np.zeros(0, dtype=bool)
-
-
-def _scores(schema: Schema, snapshot: Snapshot, card: AdditiveCard) -> NDArray[np.int64]:
-    scored = [i for i, grid in enumerate(schema.grids) if grid.role is Role.SCORED]
-    blocks = [card.scores(b.codes[scored]) for b in snapshot.blocks(Population.HELD_OUT)]
-    return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.int64)
-
-
-def _pooled(parts: list[_HeldOut]) -> Figure | None:
-    if not parts:
-        return None
-    try:
-        return auc_of(
-            np.concatenate([part.national for part in parts]),
-            np.concatenate([part.bad for part in parts]),
-        )
-    except DataError:
-        return None

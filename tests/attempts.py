@@ -1,7 +1,7 @@
 """Attempts at a masked sum from the pure parts alone: fixed keys, no files, no coordinator.
 
-    played = Played.of(sessions(5, threshold=4, quorum=4), vectors, bits=64, dropped={2})
-    played.opened().total
+played = Played.of(sessions(5, threshold=4, quorum=4), vectors, bits=64, dropped={2})
+played.opened().total
 """
 
 import hashlib
@@ -92,9 +92,7 @@ def announcing(of: Terms, place: int, *, key: bytes | None = None) -> Announcing
 
 
 @lru_cache
-def sessions(
-    members: int, *, threshold: int, quorum: int, name: object = 0
-) -> tuple[Session, ...]:
+def sessions(members: int, *, threshold: int, quorum: int, name: object = 0) -> tuple[Session, ...]:
     """Returns the session as each member sees it, at round 0."""
     of = terms(members, threshold=threshold, quorum=quorum, name=name)
     states = [announcing(of, place) for place in range(members)]

@@ -1,20 +1,22 @@
 """Masked exchanges by messages: trainings over a wire that tests cut, and sessions spoken by hand.
 
-    with fed.seats() as seats:
-        release = train(fed, Wire(seats, losing(Upload, of="bank-02", at=1)))
+with fed.seats() as seats:
+    release = train(fed, Wire(seats, losing(Upload, of="bank-02", at=1)))
 
-    with fed.seats() as seats:
-        table = Table.of(fed, seats)
-        total = table.total(table.open(Question.BINS))
+with fed.seats() as seats:
+    table = Table.of(fed, seats)
+    total = table.total(table.open(Question.BINS))
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import EllipsisType
 
 import msgspec
 import numpy as np
 
+from experiments.entropy import SeededEntropy
 from federation import canonical
 from federation.asking import OPEN_LABEL, Asking, asking
 from federation.errors import FedscoreError
@@ -42,7 +44,6 @@ from federation.transport import Transport
 from fedscore.simulation import InProcess
 from server.rounds import MaskedSums
 from server.training import Progress, run_training
-from tests.entropy import SeededEntropy
 from tests.federations import (
     KEY,
     NOW,
@@ -226,7 +227,7 @@ class Table:
     def open(
         self,
         question: Question,
-        card: AdditiveCard | None | type[Ellipsis] = ...,  # type: ignore[valid-type]
+        card: AdditiveCard | EllipsisType | None = ...,
         *,
         round_: int = 0,
         attempt: int = 0,
@@ -254,7 +255,7 @@ class Table:
         )
         try:
             signature = canonical.sign(KEY, OPEN_LABEL, self.asking(request).context)
-        except (FedscoreError, OverflowError):
+        except FedscoreError:
             return request
         return msgspec.structs.replace(request, signature=signature)
 

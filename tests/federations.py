@@ -26,6 +26,7 @@ from clients.institution import Institution
 from clients.ledger import Ledger
 from clients.policy import Policy
 from clients.records import Records
+from experiments.entropy import SeededEntropy
 from federation import door
 from federation.asking import sum_for
 from federation.canonical import public_key_of
@@ -39,7 +40,6 @@ from federation.secure_aggregation.roster import Member, Roster
 from fedscore.planning import new_plan
 from fedscore.simulation import InProcess, PlainSums, Simulation, simulate
 from server.training import Progress
-from tests.entropy import SeededEntropy
 
 KEY: Final = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 """The coordinator's key in every test."""
@@ -325,18 +325,21 @@ class Federation:
         pinned = roster_of(self.plan) if roster is None else roster
         with ExitStack() as files:
             yield {
-                member.id: self._seat(member, pinned, out, entropy(member.id), time, files)
+                member.id: self._seat(
+                    member, files, roster=pinned, out=out, entropy=entropy(member.id), time=time
+                )
                 for member in self.members
             }
 
     def _seat(
         self,
         member: Configuration,
+        files: ExitStack,
+        *,
         roster: Roster,
         out: str,
         entropy: Entropy,
         time: Callable[[], int],
-        files: ExitStack,
     ) -> Seat:
         workspace = self.directory / out / member.id
         workspace.mkdir(mode=0o700, exist_ok=True)

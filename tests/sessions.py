@@ -139,10 +139,10 @@ def card(weight: int = 0) -> AdditiveCard:
     )
 
 
-def resigned(header: Header, context: bytes, **changes: Any) -> Header:
-    """Returns a header with changes that its owner has signed."""
+def resigned(header: Header, context: bytes, *, by: str = "", **changes: Any) -> Header:
+    """Returns a header with changes, signed by its owner unless `by` somebody else."""
     changed = msgspec.structs.replace(header, **changes)
-    key = identity(changed.institution)
+    key = identity(by or changed.institution)
     signature = canonical.sign(key, HEADER_LABEL, changed.body(context))
     return msgspec.structs.replace(changed, signature=bytes.fromhex(signature))
 

@@ -1,4 +1,4 @@
-"""Masks that tests know, and the noised sum once they are off: for what the door says before them."""
+"""Masks that tests know, to take them off again: for what the door says under them."""
 
 from typing import Final
 

@@ -20,9 +20,10 @@ Counts = NDArray[np.float64]
 # A bin needs this share of all people, so that a card stays readable while rare, telling values
 # (a fraction of a percent of people) still get points of their own.
 SMALLEST_SHARE = 0.005
-# It needs as many people as tell its log-odds to within 0.5 at a bad rate of 10 %, without noise:
-# 1 / sqrt(50 * 0.1 * 0.9) = 0.47.
-SMALLEST_PEOPLE = 50.0
+# It needs as many people as tell its log-odds to within 0.75 at a bad rate of 10 %, without noise:
+# 1 / sqrt(20 * 0.1 * 0.9) = 0.75. The fit's prior, whose standard deviation is less than that,
+# shrinks what so few say; merged with others, they could say nothing. Matters below 10,000 people.
+SMALLEST_PEOPLE = 20.0
 # It needs so many standard deviations of one cell's noise: a single cell of noise alone would pass
 # once in 700.
 NOISE_MULTIPLE = 3.0

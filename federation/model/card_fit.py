@@ -4,6 +4,7 @@ The coordinator makes the national card with it, an institution its own card at 
 the same code, so that the two can be compared.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -18,6 +19,10 @@ from federation.model.score_scale import ScoreScale
 from federation.model.scorecard import LARGEST_WEIGHT, WEIGHTS_PER_LOG_ODDS, AdditiveCard
 
 _SIGNS: Final = {Direction.NONE: 0, Direction.RISING: 1, Direction.FALLING: -1}
+
+CLEARLY: Final = 5.0
+"""A feature is taken to be held by fewer people than others only if its noisy total lies so many
+standard deviations of the difference below the largest: by noise alone, once in three million."""
 
 Array = NDArray[np.float64]
 
@@ -65,17 +70,11 @@ class CardFit:
         people = max(float(part.sum()) for part in by_feature)
         if people < 1.0:
             raise ConfigurationError("The noisy counts hold nobody: more people or less noise.")
-        most = most_bins(stddev=count_stddev, people=people)
         bins = tuple(
-            choose_bins(
-                ordered_cells=grid.ordered_cells,
-                good=part[:, 0],
-                bad=part[:, 1],
-                stddev=count_stddev,
-                people=people,
-                most=most,
+            _bins_of(grid, part, holders, count_stddev)
+            for grid, part, holders in zip(
+                grids, by_feature, _holders(by_feature, people, count_stddev), strict=True
             )
-            for grid, part in zip(grids, by_feature, strict=True)
         )
         settings = FitSettings(
             rounds=rounds,
@@ -116,6 +115,32 @@ class CardFit:
             bin_of_cell=tuple(bins.bin_of_cell for bins in self.settings.bins),
             weights=tuple(tuple(_whole(factor * one) for one in part) for part in weights),
         )
+
+
+def _holders(parts: list[Array], people: float, stddev: float) -> list[float]:
+    """Returns for each feature how many people's institutions hold it, at least 1.
+
+    Everybody, unless the feature's noisy total is clearly below the largest one: where everybody
+    holds everything, noise in the totals changes no bin.
+    """
+    most_cells = max(len(part) for part in parts)
+    holders = []
+    for part in parts:
+        doubt = CLEARLY * stddev * math.sqrt(2 * (len(part) + most_cells))
+        own = float(part.sum())
+        holders.append(people if own + doubt >= people else max(own, 1.0))
+    return holders
+
+
+def _bins_of(grid: FeatureGrid, part: Array, holders: float, stddev: float) -> FeatureBins:
+    return choose_bins(
+        ordered_cells=grid.ordered_cells,
+        good=part[:, 0],
+        bad=part[:, 1],
+        stddev=stddev,
+        people=holders,
+        most=most_bins(stddev=stddev, people=holders),
+    )
 
 
 def _merged(bins: tuple[FeatureBins, ...], parts: list[Array], outcome: int) -> tuple[Array, ...]:

@@ -234,7 +234,7 @@ def load_release(data: bytes) -> Release:
     """
     try:
         release = msgspec.json.decode(data, type=Release)
-    except (msgspec.DecodeError, FedscoreError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError, FedscoreError) as error:
         raise ConfigurationError(
             f"This is not a whole release of format 1: {error}. Fetch it again from its source."
         ) from error

@@ -103,8 +103,10 @@ class PlanAccount:
     latest_time: int
     is_open: bool = True
     spent: dict[Population, int] = field(default_factory=lambda: dict.fromkeys(Population, 0))
-    attempts: dict[tuple[str, int, int], Spent | None] = field(default_factory=dict)
-    """Every attempt that was spent; None once it was refunded."""
+    attempts: dict[tuple[str, int, int], Spent] = field(default_factory=dict)
+    """Every attempt that was spent."""
+    refunded: set[tuple[str, int, int]] = field(default_factory=set)
+    """Those of them that were refunded."""
 
     def charge(self, population: Population) -> int:
         """Returns what the plan is charged: its price while open, what it spent once closed."""
@@ -271,7 +273,8 @@ def _attempt_is_new(account: Account, spent: Spent) -> None:
 
 def _attempt_was_spent(account: Account, refunded: Refunded) -> None:
     key = (refunded.question, refunded.round, refunded.attempt)
-    if account.plans[refunded.plan].attempts.get(key) is None:
+    plan = account.plans[refunded.plan]
+    if key not in plan.attempts or key in plan.refunded:
         raise PrivacyError(
             f"Attempt {refunded.attempt} of round {refunded.round} of {refunded.question} of plan "
             f"{refunded.plan[:16]} was never spent, or was refunded before."
@@ -322,13 +325,13 @@ def _apply(account: Account, recorded: Recorded) -> None:
             plan = account.plans[refunded.plan]
             key = (refunded.question, refunded.round, refunded.attempt)
             paid = plan.attempts[key]
-            if paid is not None:  # the rules have seen to it
-                plan.spent[paid.population] -= paid.units
-            plan.attempts[key] = None
+            plan.spent[paid.population] -= paid.units
+            plan.refunded.add(key)
         case Closed() as closed:
             plan = account.plans[closed.plan]
             plan.is_open = False
             plan.attempts.clear()
+            plan.refunded.clear()
         case unreachable:  # pragma: no cover - mypy proves that no kind is forgotten
             assert_never(unreachable)
     plan.latest_time = recorded.time

@@ -1,7 +1,7 @@
 """The institution's say about who survived, and what it releases: at most once an attempt.
 
-Sharing -> Signing -> Revealed     somebody dropped out
-Sharing ------------> Revealed     nobody did
+Sharing -> Checked -> a signature, and once enough signed the same set, Revealed
+Sharing -> Checked -> Revealed                             if nobody dropped out
 """
 
 from collections.abc import Sequence
@@ -142,14 +142,6 @@ class Checked:
     body: bytes
     shares: tuple[bytes, ...] = field(repr=False)
     headers: tuple[Header, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signing:
-    """An attempt of whose survivors we signed one set; nothing is released yet."""
-
-    checked: Checked
-    signature: bytes
 
 
 def checked(state: Sharing, message: Survivors) -> Checked:

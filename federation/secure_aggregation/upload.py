@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from federation import canonical
 from federation.canonical import framed, hash_of
+from federation.errors import ProtocolError
 from federation.message import Message
 from federation.secure_aggregation import merkle, shamir
 from federation.secure_aggregation.session import Session, place_bytes
@@ -45,9 +46,15 @@ def context_of(
         query: digest of the question.
         bits: of a word.
         length: words in the sum.
+
+    Raises:
+        ProtocolError: a number is negative, or beyond those of a machine.
     """
-    numbers = [number.to_bytes(8, "little") for number in (round_, attempt, bits, length)]
-    return hash_of("fedscore/context/2", group, plan, model, query, *numbers)
+    numbers = (round_, attempt, bits, length)
+    if not all(0 <= number < 2**63 for number in numbers):
+        raise ProtocolError("There is no attempt of this number.")
+    eight = [number.to_bytes(8, "little") for number in numbers]
+    return hash_of("fedscore/context/2", group, plan, model, query, *eight)
 
 
 def coin_of(own_mask: bytes) -> bytes:

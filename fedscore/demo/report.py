@@ -24,7 +24,8 @@ from federation.privacy.accountant import units_within
 from federation.privacy.units import UNITS_PER_MU_SQUARED, Epsilon
 from federation.schema import Feature, Schema
 from fedscore.demo.nation import EPSILON_LIFETIME, EPSILON_PER_YEAR
-from fedscore.simulation import Member, Simulation
+from fedscore.inspection import Member
+from fedscore.simulation import Simulation
 
 TEMPLATE: Final = Path(__file__).with_name("report.html.jinja")
 

@@ -40,7 +40,7 @@ def noon() -> int:
 
 
 def entries_of_one_plan(life: int, number: int) -> list[Entry]:
-    """A reservation, seven attempts on both populations, two of them refunded, and an end or none."""
+    """A reservation, seven attempts, two of them refunded, and for every other plan its end."""
     plan = digest("test/plan", life.to_bytes(4, "big"), number.to_bytes(4, "big"))
     entries: list[Entry] = [Reserved(plan=plan, price=PRICE, alone=ALONE, split=SPLIT)]
     for round in range(7):

@@ -7,6 +7,7 @@ attempts that were uploaded and not given up. Who lied stands in the transcript,
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Final
@@ -30,7 +31,6 @@ from federation.messages import (
     Open,
     RefusalCode,
     Refuse,
-    Reply,
     Request,
     Voted,
     decode_reply,
@@ -44,6 +44,7 @@ from federation.secure_aggregation import shamir
 from federation.secure_aggregation.session import ANNOUNCEMENT_LABEL, announcement_body
 from federation.secure_aggregation.survivors import Reveal, Revealed, SetSigned, Survivors
 from federation.secure_aggregation.upload import (
+    Masking,
     Upload,
     coin_of,
     commitment_to,
@@ -109,6 +110,17 @@ class Told:
             watch=lambda _: None,
         )
 
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        """Begins a session; whatever ends it early, the plan is closed."""
+        with self.sums:
+            self.sums.begin()
+            yield
+
+    def bins(self) -> Total:
+        """Returns the total of the binning question."""
+        return self.sums.ask(Question.BINS, round_=0, card=None)
+
     def step(self, round_: int = 0) -> Total:
         """Returns the total of a training round."""
         return self.sums.ask(Question.STEP, round_=round_, card=card())
@@ -154,8 +166,7 @@ def told(directory: Path, plan: Plan, lies: Mapping[str, Lie]) -> Iterator[Told]
     """Yields a coordinator that has begun a session of all who did not lie about it."""
     with room(directory, plan, invited=False) as spoken:
         found = Told(spoken, lies)
-        with found.sums:
-            found.sums.begin()
+        with found.begun():
             yield found
 
 
@@ -164,7 +175,7 @@ def everybody(plan: Plan, *, but: tuple[str, ...] = ()) -> tuple[str, ...]:
     return tuple(name for name in plan.participation.invited if name not in but)
 
 
-def masking_of(seat: Seat):
+def masking_of(seat: Seat) -> Masking:
     """Returns the masks of the attempt under way, which only the institution itself has."""
     return seat.institution._entered.sessions._attempt.sharing.masking
 
@@ -179,7 +190,10 @@ def upload_lie(change: Callable[[Seat, Upload], Upload], *, times: int = 99) -> 
             left[0] -= 1
             upload = decode_reply(reply)
             assert isinstance(upload, Upload), (upload, seat.log)
-            return encode(change(seat, upload))
+            told = change(seat, upload)
+            attempt = seat.institution._entered.sessions._attempt
+            attempt.sharing = replace(attempt.sharing, header=told.header)  # it stands by its lie
+            return encode(told)
         return reply
 
     return lie
@@ -207,6 +221,9 @@ REPLACED: Final[dict[str, Callable[[Seat, Upload], Upload]]] = {
     "a header for another context": lambda seat, upload: again(upload, bytes(32)),
     "a header under another name": lambda seat, upload: again(
         upload, upload.context, institution="bank-1"
+    ),
+    "a header of its own under another name": lambda seat, upload: again(
+        upload, upload.context, by="bank-2", institution="bank-1"
     ),
     "a header that it did not sign": lambda seat, upload: msgspec.structs.replace(
         upload, header=msgspec.structs.replace(upload.header, noise=bytes(32))
@@ -391,22 +408,14 @@ def test_a_mask_that_is_not_its_seeds_spoils_the_total_and_only_the_audit_shows_
         total = found.step()
 
         assert found.faults() == set()
-        assert not (
-            total.values * UNITS_PER_ONE == found.plain(everybody(plan), Question.STEP)
-        ).any()
-        attempt = found.room.seats["bank-2"].institution._entered.sessions._attempt
-        header = found.attempts()[-1].headers[2]
-        opening = msgspec_replace(attempt.opening, header)
-        people = list(found.room.seats["bank-2"].institution.taking.people(Question.STEP, card()))
-        assert audit.repeats(attempt.opening, people)
-        assert not audit.repeats(opening, people)
-
-
-def msgspec_replace(opening: audit.Opening, header) -> audit.Opening:
-    """Returns the opening of the upload that the others saw."""
-    from dataclasses import replace
-
-    return replace(opening, header=header)
+        plain = found.plain(everybody(plan), Question.STEP)
+        assert not (total.values * UNITS_PER_ONE == plain).any()
+        seat = found.room.seats["bank-2"]
+        opening = seat.institution._entered.sessions._attempt.opening
+        people = list(seat.institution.taking.people(Question.STEP, card()))
+        assert audit.repeats(opening, people)
+        signed = found.attempts()[-1].headers[2]
+        assert not audit.repeats(replace(opening, header=signed), people)
 
 
 # Own masks: what is shared is not what was committed to.
@@ -425,6 +434,8 @@ def shares_of(value: Callable[[int], int]) -> Callable[[Seat, Upload], Upload]:
             holder: value(holder + 1).to_bytes(shamir.SHARE_BYTES, "little")
             for holder in range(members)
         }
+        attempt = seat.institution._entered.sessions._attempt
+        attempt.sharing = replace(attempt.sharing, own_share=dealt[place])
         return again(
             upload,
             upload.context,
@@ -590,9 +601,7 @@ def test_who_announces_an_unusable_key_is_left_out_of_the_session(tmp_path, key)
     plan = plan_of(4)
     with room(tmp_path, plan, invited=False) as spoken:
         found = Told(spoken, {"bank-2": announcing(spoken, "bank-2", lambda: key)})
-        with found.sums:
-            found.sums.begin()
-
+        with found.begun():
             found.require_plain(found.step(), *everybody(plan, but=("bank-2",)))
 
 
@@ -604,9 +613,7 @@ def test_two_that_announce_the_same_key_are_left_out_of_the_session(tmp_path):
             return spoken.seats["bank-1"].institution._entered.sessions._announcing.announcement.key
 
         found = Told(spoken, {"bank-2": announcing(spoken, "bank-2", key)})
-        with found.sums:
-            found.sums.begin()
-
+        with found.begun():
             found.require_plain(found.step(), *everybody(plan, but=("bank-1", "bank-2")))
 
 
@@ -628,6 +635,19 @@ def test_an_announcement_that_its_sender_did_not_sign_is_left_out(tmp_path, chan
 
     with told(tmp_path, plan, {"bank-2": announced_lie(changed)}) as found:
         found.require_plain(found.step(), *everybody(plan, but=("bank-2",)))
+
+
+def test_anothers_announcement_is_no_announcement_and_does_that_one_no_harm(tmp_path):
+    plan = plan_of(4)
+    with room(tmp_path, plan, invited=False) as spoken:
+
+        def copied(found: Begun, request: Begin) -> Begun:
+            announcing = spoken.seats["bank-1"].institution._entered.sessions._announcing
+            return msgspec.structs.replace(found, announcement=announcing.announcement)
+
+        found = Told(spoken, {"bank-2": announced_lie(copied)})
+        with found.begun():
+            found.require_plain(found.step(), *everybody(plan, but=("bank-2",)))
 
 
 def test_an_announcement_of_an_earlier_session_is_left_out(tmp_path):
@@ -672,9 +692,9 @@ def dead_from(stage: type[Request], *, delivered: bool) -> Lie:
     return lie
 
 
-def silent_once(stage: type[Request], *, delivered: bool = False) -> Lie:
-    """Returns an institution that once does not answer a kind of request."""
-    left = [1]
+def silent_once(stage: type[Request], *, delivered: bool = False, times: int = 1) -> Lie:
+    """Returns an institution that once, or a few times, does not answer a kind of request."""
+    left = [times]
 
     def lie(seat: Seat, request: Request) -> bytes | None:
         if isinstance(request, stage) and left[0]:
@@ -720,7 +740,7 @@ def test_with_two_silent_in_any_stages_the_total_is_the_plain_sum_over_those_lef
         assert set(found.survivors()) >= set(everybody(plan, but=("bank-1", "bank-4")))
         found.require_plain(total, *found.survivors())
         assert len(found.attempts()) <= 2
-        assert found.faults() == set()
+        assert found.faults() <= {("bank-1", ""), ("bank-4", "")}
 
 
 def require_only_the_spent_charged(seat: Seat) -> None:
@@ -758,44 +778,60 @@ def test_below_the_quorum_the_plan_ends_and_only_what_was_spent_stays_charged(tm
     lies = {name: dead_from(stage, delivered=True) for name in ("bank-0", "bank-2")}
     with room(tmp_path, plan, invited=False) as spoken:
         found = Told(spoken, lies)
-        with pytest.raises(ProtocolError, match="could be opened"), found.sums:
-            found.sums.begin()
+        with pytest.raises(ProtocolError, match="could be opened"), found.begun():
             found.step()
 
         assert not any(one.total for one in found.attempts())
+        assert found.faults() == set(), "silence is no lie"
         for name in everybody(plan, but=tuple(lies)):
             require_only_the_spent_charged(spoken.seats[name])
 
 
-@pytest.mark.parametrize("delivered", [False, True])
-def test_an_attempt_with_too_few_uploads_is_given_up_and_costs_nothing(tmp_path, delivered):
+@pytest.mark.parametrize(
+    ("delivered", "silent"), [(False, ("bank-2",)), (True, ("bank-0", "bank-2"))]
+)
+def test_an_attempt_with_too_few_uploads_is_given_up_and_costs_nothing(tmp_path, delivered, silent):
     """Also those whose upload was lost get the charge back, and are in the next attempt."""
-    plan = plan_of(4)
-    lies = {name: silent_once(Open, delivered=delivered) for name in ("bank-0", "bank-2")}
+    plan = plan_of(4, quorum=4)
+    lies = {name: silent_once(Open, delivered=delivered) for name in silent}
     with told(tmp_path, plan, lies) as found:
-        total = found.sums.ask(Question.BINS, round_=0, card=None)
+        total = found.bins()
 
-        failed, opened = found.attempts()
-        assert (failed.uploaded, failed.voters) == ((1, 3), failed.voters)
-        assert len(failed.voters) >= plan.participation.threshold
+        failed, _ = found.attempts()
+        assert len(failed.uploaded) == 4 - len(silent)
+        assert len(failed.voters) == (4 if delivered else 3)
         found.require_plain(total, *everybody(plan), question=Question.BINS)
         found.sums.close(release=b"")
         for seat in found.room.seats.values():
             require_only_the_spent_charged(seat)
-            (units,) = {
-                one.entry.units for one in seat.ledger.entries() if isinstance(one.entry, Spent)
-            }
-            assert seat.charged() == (units, 0)
+            units = {one.entry.units for one in seat.ledger.entries() if one.kind == "spent"}
+            assert seat.charged() == (*units, 0)
+
+
+def test_bins_that_fewer_than_the_threshold_heard_of_stay_charged(tmp_path):
+    """A known limit: who never uploaded has no attempt to vote on, so votes are too few."""
+    plan = plan_of(4)
+    lies = {name: silent_once(Open) for name in ("bank-0", "bank-2")}
+    with room(tmp_path, plan, invited=False) as spoken:
+        found = Told(spoken, lies)
+        with pytest.raises(ProtocolError, match="No total of bins 0"), found.begun():
+            found.bins()
+
+        for seat in spoken.seats.values():
+            require_only_the_spent_charged(seat)
+        assert [bool(seat.charged()[0]) for seat in spoken.seats.values()] == [False, True] * 2
 
 
 def test_a_set_that_too_few_signed_is_given_up_and_costs_nothing(tmp_path):
     plan = plan_of(4)
-    lies = {"bank-0": silent_once(Open), "bank-2": silent_once(Survivors)}
+    lies = {"bank-0": silent_once(Open), "bank-2": silent_once(Survivors, times=2)}
     with told(tmp_path, plan, lies) as found:
-        total = found.sums.ask(Question.BINS, round_=0, card=None)
+        total = found.bins()
 
-        found.require_plain(total, *everybody(plan), question=Question.BINS)
+        others = everybody(plan, but=("bank-2",))
+        found.require_plain(total, *others, question=Question.BINS)
         assert len(found.attempts()) == 2
+        assert found.faults() == {("bank-2", "")}
         found.sums.close(release=b"")
         for seat in found.room.seats.values():
             require_only_the_spent_charged(seat)
@@ -804,44 +840,85 @@ def test_a_set_that_too_few_signed_is_given_up_and_costs_nothing(tmp_path):
 def test_bins_that_somebody_released_for_are_not_asked_again(tmp_path):
     """They may have been opened without anybody being asked: they stay charged."""
     plan = plan_of(4)
-    lies = {"bank-0": dead_from(Open, delivered=False), "bank-2": silent_once(Reveal)}
+    lies = {"bank-0": dead_from(Open, delivered=False), "bank-2": silent_once(Reveal, times=2)}
     with room(tmp_path, plan, invited=False) as spoken:
         found = Told(spoken, lies)
-        with pytest.raises(ProtocolError, match="No total of bins 0"), found.sums:
-            found.sums.begin()
-            found.sums.ask(Question.BINS, round_=0, card=None)
+        with pytest.raises(ProtocolError, match="No total of bins 0"), found.begun():
+            found.bins()
 
         for name in ("bank-1", "bank-2", "bank-3"):
             require_only_the_spent_charged(spoken.seats[name])
             assert spoken.seats[name].charged()[0] > 0
 
 
+@pytest.mark.parametrize("stage", [Survivors, Reveal])
+def test_who_uploads_and_is_then_silent_is_named_and_spoils_one_attempt_only(tmp_path, stage):
+    plan = plan_of(6, spare_attempts=1)
+
+    def mute(seat: Seat, request: Request) -> bytes | None:
+        return None if isinstance(request, stage) else seat.handle(request)
+
+    lies = {"bank-0": mute, "bank-5": dead_from(Open, delivered=False)}
+    with told(tmp_path, plan, lies) as found:
+        total = found.step()
+
+        others = everybody(plan, but=("bank-0", "bank-5"))
+        found.require_plain(total, *others)
+        assert len(found.attempts()) == 2
+        assert found.faults() == {("bank-0", "")}
+
+
+def test_one_lost_reply_at_each_stage_costs_no_attempt(tmp_path):
+    plan = plan_of(6)
+    lies = {
+        "bank-0": silent_once(Survivors, delivered=True),
+        "bank-1": silent_once(Reveal, delivered=True),
+        "bank-2": silent_once(Survivors),
+        "bank-3": silent_once(Reveal),
+        "bank-5": dead_from(Open, delivered=False),
+    }
+    with told(tmp_path, plan, lies) as found:
+        total = found.step()
+
+        found.require_plain(total, *everybody(plan, but=("bank-5",)))
+        assert len(found.attempts()) == 1
+        assert found.faults() == set()
+
+
 @pytest.mark.parametrize(
-    "vote",
+    ("vote", "faults"),
     [
-        lambda seat, context: Voted(context=context, signature=bytes(64)),
-        lambda seat, context: Voted(context=bytes(32), signature=bytes(64)),
-        lambda seat, context: Refuse(code=RefusalCode.UNAVAILABLE),
+        pytest.param(
+            lambda context: Voted(context=context, signature=bytes(64)),
+            {("bank-2", "")},
+            id="unsigned",
+        ),
+        pytest.param(
+            lambda context: Voted(context=bytes(32), signature=bytes(64)),
+            set(),
+            id="for another attempt",
+        ),
+        pytest.param(lambda context: Refuse(code=RefusalCode.UNAVAILABLE), set(), id="none"),
     ],
-    ids=["unsigned", "for another attempt", "none"],
 )
-def test_a_vote_that_is_none_does_not_count(tmp_path, vote: Callable[[Seat, bytes], Reply]):
+def test_a_vote_that_is_none_does_not_count(tmp_path, vote, faults):
     plan = plan_of(4)
 
     def lie(seat: Seat, request: Request) -> bytes | None:
         right = seat.handle(request)
-        return encode(vote(seat, request.context)) if isinstance(request, Abort) else right
+        return encode(vote(request.context)) if isinstance(request, Abort) else right
 
     lies = {
         "bank-0": dead_from(Open, delivered=False),
-        "bank-1": silent_once(Open),
+        "bank-1": silent_once(Open, delivered=True),
         "bank-2": lie,
     }
     with room(tmp_path, plan, invited=False) as spoken:
         found = Told(spoken, lies)
-        with pytest.raises(ProtocolError, match="No total of bins 0"), found.sums:
-            found.sums.begin()
-            found.sums.ask(Question.BINS, round_=0, card=None)
+        with pytest.raises(ProtocolError, match="No total of bins 0"), found.begun():
+            found.bins()
 
+        (attempt,) = found.attempts()
+        assert (attempt.voters, found.faults()) == ((1, 3), faults)
         assert spoken.seats["bank-3"].charged()[0] > 0
         require_only_the_spent_charged(spoken.seats["bank-3"])

@@ -16,7 +16,7 @@ import pytest
 import tomli_w
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from clients.records import Records
+from clients.records import SET, Records
 from federation import canonical
 from federation.asking import OPEN_LABEL
 from federation.canonical import public_key_of
@@ -162,21 +162,55 @@ def test_after_a_release_for_everybody_no_set_is_signed(spoken):
     assert (asked.open().total == asked.plain()).all()
 
 
-@pytest.mark.parametrize("everybody", [True, False])
+@pytest.mark.parametrize("said", ["signed", "released for a set", "released for everybody"])
 def test_the_records_alone_keep_the_one_set_and_rule_out_a_vote_after_a_release(
-    spoken, monkeypatch, everybody
+    spoken, monkeypatch, said
 ):
     """As if memory had lost what was said, and ledgers were not compared: the disk knows it."""
     asked = spoken.ask(Question.BINS)
-    first, dropped = spoken.seat(0), () if everybody else (3,)
-    asked.open(*dropped)
+    first = spoken.seat(0)
+    if said == "signed":
+        first.send(asked.survivors(0, 3))
+    else:
+        asked.open(*((3,) if said == "released for a set" else ()))
 
     first.institution._entered.sessions._attempt.standing = Undecided()
     monkeypatch.setattr(Records, "sequence_of", lambda *_: 0)
+    monkeypatch.setattr(Records, "reply_to", lambda *_: None)
 
+    refused(first, {"another set": asked.survivors(0, 2)})
+    with pytest.raises(ProtocolError, match="another way"):
+        first.records.say(SET, context=asked.context, request=b"another", reply=b"")
+    if said != "signed":
+        refused(first, {"everybody": asked.survivors(0), "a vote": Abort(context=asked.context)})
+
+
+def test_memory_alone_keeps_the_one_set_and_rules_out_a_vote_after_a_release(spoken, monkeypatch):
+    """As if nothing had ever reached the disk."""
+    asked = spoken.ask(Question.BINS)
+    monkeypatch.setattr(Records, "say", lambda *_, **__: None)
+    signatures = asked.signatures(3)
+    signed, released, voted = (spoken.seat(place) for place in range(3))
+    assert isinstance(released.send(asked.reveal(signatures)), Revealed)
+    voted.send(Abort(context=asked.context))
+
+    refused(signed, {"another set": asked.survivors(0, 2), "everybody": asked.survivors(0)})
     refused(
-        first,
-        {"another set": asked.survivors(0, 2), "a vote": Abort(context=asked.context)},
+        released,
+        {
+            "another set": asked.survivors(1, 2),
+            "everybody": asked.survivors(1),
+            "a second release": asked.reveal(signatures),
+            "a vote": Abort(context=asked.context),
+        },
+    )
+    refused(
+        voted,
+        {
+            "another set": asked.survivors(2, 1),
+            "everybody": asked.survivors(2),
+            "a release": asked.reveal(signatures),
+        },
     )
 
 
@@ -381,9 +415,39 @@ def test_what_belongs_to_an_earlier_attempt_or_session_is_refused(spoken):
     refused(spoken.seat(3), {"a vote for it": Abort(context=old.context)})
     assert (new.open().total == new.plain()).all()
 
-    opening = spoken.opening(Question.STEP, round_=1, card=card())
+    new = spoken.ask(Question.STEP, round_=1, card=card())
+    opening = spoken.opening(Question.STEP, round_=2, card=card())
+    earlier = new.group.terms.session
+    spoken.begin(spoken.new_session())
+    late = {**late, "survivors of the last": new.survivors(0), "open": opening}
+    refused(first, {**late, "a vote for the last": Abort(context=new.context)})
     spoken.join()
-    refused(first, {**late, "open": opening, "a vote": Abort(context=new.context)})
+    right = spoken.opening(Question.STEP, round_=2, card=card())
+    refused(
+        first,
+        {
+            **late,
+            "a vote for the last": Abort(context=new.context),
+            "open, as of the last": msgspec.structs.replace(right, session=earlier),
+        },
+    )
+    new = spoken.ask(Question.STEP, round_=2, card=card())
+    assert (new.open(3).total == new.plain(3)).all()
+
+
+def test_an_attempt_is_over_once_the_next_is_opened_even_if_that_is_refused(spoken):
+    old = spoken.ask(Question.STEP, card=card())
+
+    refused(
+        spoken.seat(0),
+        {
+            "one that the plan does not have": spoken.opening(
+                Question.STEP, attempt=2, card=card()
+            ),
+            "survivors of the old": old.survivors(0),
+            "a vote for the old": Abort(context=old.context),
+        },
+    )
 
 
 def test_the_records_alone_keep_sessions_and_attempts_apart(spoken):
@@ -664,6 +728,8 @@ def test_a_session_is_joined_once_and_only_if_it_was_begun(spoken):
     session = spoken.new_session()
     right = spoken.begin(session)
     joining = Join(session=session, announcements=right)
+    another = Join(session=flipped(session), announcements=right)
+    refused(spoken.seat(0), {"another": another})
     assert spoken.seat(0).send(joining) == Joined(session=session)
 
     refused(
@@ -671,7 +737,7 @@ def test_a_session_is_joined_once_and_only_if_it_was_begun(spoken):
         {
             "again": joining,
             "with fewer": Join(session=session, announcements=right[:3]),
-            "another": Join(session=flipped(session), announcements=right),
+            "another": another,
         },
     )
 
@@ -714,6 +780,9 @@ def test_an_attempt_is_signed_by_the_coordinator(spoken):
         {"round": -1},
         {"attempt": 2},
         {"attempt": -1},
+        {"attempt": 2**62},
+        {"attempt": 2**63},
+        {"attempt": 2**64 - 1},
         {"card": None},
         {"question": Question.BINS},
         {"session": bytes(32)},
@@ -725,19 +794,10 @@ def test_an_attempt_is_signed_by_the_coordinator(spoken):
 def test_a_question_that_the_plan_does_not_have_is_refused(spoken, changes):
     right = spoken.opening(Question.STEP, card=card())
     wrong = msgspec.structs.replace(right, **changes)
-    with suppress(ConfigurationError, OverflowError):  # else nobody can say what it means
+    with suppress(ConfigurationError, ProtocolError):  # else nobody can say what it means
         wrong = spoken.signed(wrong)
 
     refused(spoken.seat(0), {"the question": wrong})
-    asked = spoken.ask(Question.STEP, card=card())
-    assert (asked.open().total == asked.plain()).all()
-
-
-@pytest.mark.parametrize("attempt", [2**63, 2**64 - 1])
-def test_a_number_that_no_file_can_keep_is_refused(spoken, attempt):
-    wrong = spoken.opening(Question.STEP, card=card(), attempt=attempt)
-
-    refused(spoken.seat(0), {"the attempt": wrong}, RefusalCode.UNAVAILABLE)
     asked = spoken.ask(Question.STEP, card=card())
     assert (asked.open().total == asked.plain()).all()
 
@@ -824,7 +884,14 @@ def test_a_header_is_signed_by_its_owner_in_every_field(spoken):
             str(change): with_relayed(right, 1, header=msgspec.structs.replace(header, **change))
             for change in changes
         }
-        | {"bank-2's": with_relayed(right, 1, header=right.relayed[2].header)},
+        | {
+            "bank-2's": with_relayed(right, 1, header=right.relayed[2].header),
+            "in bank-2's name": with_relayed(
+                right,
+                1,
+                header=resigned(header, asked.context, by="bank-1", institution="bank-2"),
+            ),
+        },
     )
 
 
@@ -1077,6 +1144,21 @@ def test_a_colluders_signature_of_another_set_does_not_count(spoken):
     other = bytes.fromhex(canonical.sign(identity("bank-2"), SET_LABEL, for_all))
 
     refused(spoken.seat(0), {"of the full set": asked.reveal({**right, 2: other})})
+
+
+def test_a_set_is_signed_with_the_very_headers_that_each_was_shown(spoken):
+    """A colluder may sign two headers: those who were shown different ones sign different sets."""
+    asked = spoken.ask(Question.BINS)
+    true = asked.uploads[1]
+    asked.uploads[1] = again(true, asked.context, noise=flipped(true.header.noise))
+    shown_another = spoken.seat(2).send(asked.survivors(2, 3))
+    asked.uploads[1] = true
+    assert isinstance(shown_another, SetSigned)
+    right = asked.signatures(3, but=(2,))
+
+    refused(
+        spoken.seat(0), {"of other headers": asked.reveal({**right, 2: shown_another.signature})}
+    )
 
 
 def test_after_a_vote_nothing_is_released_or_signed(spoken):

@@ -26,7 +26,7 @@ from federation.transcript import (
 from federation.transcript_audit import COORDINATOR, Audit, audit
 from fedscore import simulation
 from fedscore.simulation import InProcess
-from tests.federations import KEY, OTHER_KEY, federation
+from tests.federations import KEY, OTHER_KEY, federation, wide_schema
 
 
 class _Dropping(InProcess):
@@ -310,15 +310,11 @@ def test_a_release_that_does_not_follow_from_the_totals_is_found(
 ) -> None:
     lines, schema, release = told
     other = msgspec.structs.replace(release, base=release.base + 1).signed(KEY)
-    assert any(
-        "not the one" in one.what for one in audit(_content(lines), schema, other).findings
-    )
+    assert any("not the one" in one.what for one in audit(_content(lines), schema, other).findings)
     last = lines[-1]
     assert isinstance(last, Ended)
     lied = [*lines[:-1], msgspec.structs.replace(last, release=other.digest)]
-    assert any(
-        "released card" in one.what for one in audit(_content(lied), schema, other).findings
-    )
+    assert any("released card" in one.what for one in audit(_content(lied), schema, other).findings)
 
 
 def test_what_is_no_transcript_is_refused(
@@ -328,7 +324,6 @@ def test_what_is_no_transcript_is_refused(
     for content in (b"", b"\n", b"{}\n", b"\xff\xfe", _content(lines[1:], signed=False)):
         with pytest.raises(ConfigurationError, match="not a transcript"):
             audit(content, None, None)
+    other = wide_schema(features=1, cells=3)
     with pytest.raises(ConfigurationError, match="another schema"):
-        from tests.federations import wide_schema
-
-        audit(_content(lines), wide_schema(features=1, cells=3), None)
+        audit(_content(lines), other, None)

@@ -42,6 +42,14 @@ def test_an_experiment_whose_data_are_not_here_says_what_to_do(monkeypatch, caps
     assert "prepare sba" in err
 
 
+def test_a_result_of_another_version_says_what_to_run(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(experiment, "RESULTS", tmp_path)
+    (tmp_path / "comparison.json").write_text('{"versions": {}}')
+    code, _, err = run(monkeypatch, capsys, "report")
+    assert code == 1
+    assert "run comparison" in err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_small_version_of_every_experiment_runs_without_any_data(

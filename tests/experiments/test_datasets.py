@@ -10,7 +10,6 @@ from experiments.datasets import (
     VARIABLE,
     is_here,
     locate,
-    read,
     record,
     sha256_of,
 )
@@ -21,7 +20,7 @@ def test_the_shipped_table_is_always_there_and_is_the_known_one(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     assert is_here(TAIWAN)
     assert sha256_of(locate(TAIWAN)) == TAIWAN.sha256
-    assert read(TAIWAN).num_rows == 30_000
+    assert pq.read_table(locate(TAIWAN)).num_rows == 30_000
 
 
 def test_without_the_directory_the_error_says_where_to_get_the_data(monkeypatch):

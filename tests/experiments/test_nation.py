@@ -5,7 +5,8 @@ import pytest
 from clients.snapshot import take_snapshot
 from experiments.division import SCHEMAS
 from experiments.nation import BEHAVIOUR, BLOCK, COMMON, REPAYMENT, nation
-from experiments.thin_files import auc_against
+from experiments.thin_files import auc_against, carried, scoring
+from experiments.trial import people_of, train_alone
 from federation.population import Split
 from federation.schema import load_schema
 
@@ -60,6 +61,21 @@ def test_an_auc_against_the_odds_is_the_average_over_outcomes():
         for j in range(3)
     )
     assert auc_against(odds, risk) == pytest.approx(pairs / (bad.sum() * good.sum()))
+
+
+def test_a_card_without_some_columns_scores_people_who_are_coded_with_them_alike(block, tmp_path):
+    table = tmp_path / "table.parquet"
+    chosen = block.at_platform & (np.arange(block.people) < 4_000)
+    pq.write_table(block.table(chosen, COMMON + BEHAVIOUR), table)
+    whole = load_schema((SCHEMAS / "nation.toml").read_text())
+    common, thin = scoring(whole, COMMON), scoring(whole, COMMON + BEHAVIOUR)
+    card = train_alone(common, table)
+    narrow, wide = people_of(common, table), people_of(thin, table)
+    assert len(narrow.codes) == len(COMMON)
+    assert len(wide.codes) == len(COMMON + BEHAVIOUR)
+    alike = carried(card, common, thin)
+    assert np.array_equal(alike.scores(wide.codes), card.scores(narrow.codes))
+    assert carried(alike, thin, common) == card
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ from federation.errors import ConfigurationError, DataError
 from fedscore.demo.nation import TABLE
 
 GMSC_TEXT = """\
-"",SeriousDlqin2yrs,RevolvingUtilizationOfUnsecuredLines,age,\
+,SeriousDlqin2yrs,RevolvingUtilizationOfUnsecuredLines,age,\
 NumberOfTime30-59DaysPastDueNotWorse,DebtRatio,MonthlyIncome,NumberOfOpenCreditLinesAndLoans,\
 NumberOfTimes90DaysLate,NumberRealEstateLoansOrLines,NumberOfTime60-89DaysPastDueNotWorse,\
 NumberOfDependents
-"1",1,0.766,45,2,0.803,9120,13,0,6,0,2
-"2",0,0.957,40,0,0.122,NA,4,0,0,98,NA
+1,1,7.66E-05,45,2,0.803,9120,13,0,6,0,2
+2,0,0.957,40,0,0.122,NA,4,0,0,98,NA
 """
 SBA_TEXT = """\
 LoanNr_ChkDgt,Name,City,State,Zip,Bank,BankState,NAICS,ApprovalDate,ApprovalFY,Term,NoEmp,\
@@ -53,7 +53,7 @@ def known(dataset, original):
 
 def test_give_me_some_credit_gets_its_person_key_and_keeps_codes_and_gaps(data, tmp_path):
     original = tmp_path / "cs-training.csv"
-    original.write_text(GMSC_TEXT)
+    original.write_text(GMSC_TEXT, newline="\r\n")
     said = prepare(known(GMSC, original), original)
     rows = pq.read_table(data / GMSC.file).to_pylist()
     assert "2 rows, 12 columns" in said
@@ -95,14 +95,15 @@ def test_german_credit_gets_column_names(data, tmp_path):
 
 
 def test_shop_rows_whose_fields_are_shifted_are_dropped(data, tmp_path):
-    names = ["ID_CLIENT", *preparing._PAKDD]
-    good = ["1", *("7" if kind != preparing.TEXT else "Y" for kind in preparing._PAKDD.values())]
-    shifted = [good[0], "", *good[1:-1]]
+    names = [*list(preparing._PAKDD)[:-1], "TARGET_LABEL_BAD=1", ""]
+    good = ["7" if kind != preparing.TEXT else "Y" for kind in preparing._PAKDD.values()] + [""]
+    shifted = ["7", "", *good[1:-1]]
     original = tmp_path / "creditscoring2.csv.gz"
     lines = "\n".join("\t".join(row) for row in (names, good, shifted, good))
     original.write_bytes(gzip.compress(lines.encode()))
     prepare(known(PAKDD, original), original)
-    assert pq.read_table(data / PAKDD.file).num_rows == 2
+    rows = pq.read_table(data / PAKDD.file).to_pylist()
+    assert [row["TARGET_LABEL_BAD"] for row in rows] == [7, 7]
 
 
 @pytest.mark.slow

@@ -38,7 +38,9 @@ def test_a_difference_is_paired_by_split():
     (one,) = differences(found)
     assert one.splits == pytest.approx((0.05, 0.1))
     assert one.mean == pytest.approx(0.075)
-    assert one.reach == pytest.approx(12.706 * 0.025, rel=1e-3)  # Student, one degree of freedom
+    assert one.reach == pytest.approx(
+        12.706 * 0.025 * (1 + 2 / 3) ** 0.5, rel=1e-3
+    )  # one degree of freedom
     assert "+0.0750" in tables.confirmation(found)
     assert "cccccccccccc" in tables.confirmation(found)
 

@@ -1,6 +1,7 @@
 """Rules about the code itself that no linter here knows."""
 
 import ast
+import functools
 import inspect
 from pathlib import Path
 
@@ -20,13 +21,19 @@ SOURCES = sorted(
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(CHECKOUT)))
 def test_no_check_is_an_assert_and_no_error_is_swallowed(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         assert not isinstance(node, ast.Assert), f"line {node.lineno}: raise, do not assert"
         if isinstance(node, ast.ExceptHandler):
             caught = ast.unparse(node.type) if node.type else "everything"
             assert caught not in ("everything", "Exception", "BaseException"), (
                 f"line {node.lineno} catches {caught}"
             )
+
+
+@functools.cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Returns all that a source file is made of."""
+    return tuple(ast.walk(ast.parse(path.read_text())))
 
 
 def calls(ending: str) -> list[tuple[str, str]]:
@@ -37,7 +44,7 @@ def calls(ending: str) -> list[tuple[str, str]]:
             ", ".join(map(ast.unparse, [*node.args, *(word.value for word in node.keywords)])),
         )
         for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         if isinstance(node, ast.Call) and f".{ast.unparse(node.func)}".endswith(f".{ending}")
     ]
 
@@ -82,7 +89,9 @@ def test_everything_an_institution_says_in_an_attempt_is_noted_before_it_is_retu
     said = {"open": 1, "survivors": 2, "reveal": 1, "abort": 1}
     for method in ast.walk(tree):
         if isinstance(method, ast.FunctionDef) and method.name in said:
-            names = [ast.unparse(node.func) for node in ast.walk(method) if isinstance(node, ast.Call)]
+            names = [
+                ast.unparse(node.func) for node in ast.walk(method) if isinstance(node, ast.Call)
+            ]
             assert names.count("self._say") == said.pop(method.name)
             assert sum(isinstance(node, ast.Return) for node in ast.walk(method)) == 1
     assert said == {}
@@ -90,7 +99,7 @@ def test_everything_an_institution_says_in_an_attempt_is_noted_before_it_is_retu
 
 def test_no_command_leads_to_sums_without_masks():
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if isinstance(node, ast.ImportFrom | ast.Import):
                 assert "experiments" not in ast.unparse(node), path
     given = [arguments for _, arguments in calls("simulate")]

@@ -289,7 +289,7 @@ def test_an_epsilon_that_is_no_promise_is_refused_when_a_plan_is_drafted(place, 
         ("format = 2", "format = 3", "format"),
         ("audited_share = 0.02", "audited_share = 1.5", "an audited share in [0, 1]"),
         ("epsilon_coordinator_alone = ", "epsilon_coordinator_alone = 9", "at most epsilon"),
-        ("epsilon_coordinator_alone = ", "epsilon_coordinator_alone = 0.", "coordinator alone"),
+        ("epsilon_coordinator_alone = ", "epsilon_coordinator_alone = 0.1 # ", "coordinator alone"),
     ],
 )
 def test_an_edited_plan_is_refused_by_every_command_that_reads_it(

@@ -71,9 +71,9 @@ def test_the_wheel_runs_outside_the_checkout_in_an_empty_environment(wheel, tmp_
     outside.mkdir()
     # The helpers that build a small federation come along as one file, under other names.
     helpers = (CHECKOUT / "tests" / "federations.py").read_text()
-    helpers = helpers.replace("from tests.entropy", "from tests_entropy")
+    helpers = helpers.replace("from experiments.entropy", "from tests_entropy")
     (outside / "tests_federations.py").write_text(helpers)
-    entropy = (CHECKOUT / "tests" / "entropy.py").read_text()
+    entropy = (CHECKOUT / "experiments" / "entropy.py").read_text()
     (outside / "tests_entropy.py").write_text(entropy)
     told = subprocess.run(
         [environment / "bin" / "fedscore", "--help"],

@@ -9,6 +9,7 @@ import pytest
 
 from clients.ledger import Ledger
 from clients.policy import consider
+from experiments.entropy import SeededEntropy
 from federation.errors import ProtocolError
 from federation.messages import Invite, Open, RefusalCode, Refuse, Reply, Request, Voted
 from federation.model.evaluation import BANDS
@@ -20,7 +21,7 @@ from federation.privacy.ledger_rules import Balance, PopulationBalance
 from federation.privacy.units import BudgetUnits, Delta, Epsilon, Population
 from federation.query import Question
 from federation.secure_aggregation.upload import Upload
-from tests.entropy import SeededEntropy, SpyingEntropy
+from tests.entropy import SpyingEntropy
 from tests.exchanges import Change, Table, Wire, train
 from tests.federations import (
     Federation,

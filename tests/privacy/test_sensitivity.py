@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from clients.snapshot import take_snapshot
+from experiments.entropy import SeededEntropy
 from federation import door
 from federation.door import Cells, Contribution, one_column_each
 from federation.errors import DataError, PrivacyError
@@ -27,7 +28,6 @@ from federation.privacy.events import LEAST_SHARE_VARIANCE
 from federation.query import BoundedSum, Question
 from federation.secure_aggregation.words import Masks
 from fedscore.planning import STANDARD_SCALE
-from tests.entropy import SeededEntropy
 from tests.federations import (
     Federation,
     federation,

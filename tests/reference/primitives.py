@@ -1,4 +1,4 @@
-"""The building blocks from their standards: framing, HKDF, X25519, AES-CTR, AES-GCM, MessagePack."""
+"""The building blocks from their standards: framing, HKDF, X25519, AES modes, MessagePack."""
 
 import hashlib
 import hmac

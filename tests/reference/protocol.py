@@ -53,7 +53,9 @@ class Session:
             for one, key, identity in zip(self.ids, self.keys, self.identities, strict=True)
             for body in [framed("announcement", name, one.encode(), key, self.roster, plan)]
         ]
-        parts = [x for one, key in zip(self.ids, self.keys, strict=True) for x in (one.encode(), key)]
+        parts = [
+            x for one, key in zip(self.ids, self.keys, strict=True) for x in (one.encode(), key)
+        ]
         self.group = hashed("fedscore/session/2", name, plan, self.roster, *parts)
 
     def chain(self, u: int, v: int, round_: int) -> bytes:
@@ -111,6 +113,11 @@ def context_of(group: bytes, given: dict[str, Any]) -> bytes:
     return hashed("fedscore/context/2", group, *digests, *eight)
 
 
+def sorted_json(value: Any) -> bytes:
+    """Returns JSON with sorted keys and no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
 def asked(given: dict[str, Any]) -> dict[str, Any]:
     """Returns word and context of one question of a plan."""
     bits = word_bits(given["most_people"], given["institutions"], given["share_variance"])
@@ -122,7 +129,7 @@ def asked(given: dict[str, Any]) -> dict[str, Any]:
         "vectors": [[0] * sum(given["columns"])],
         "plan": given["plan"],
         "model": hashed("fedscore/model/2", packed(given["card"])).hex(),
-        "query": hashed("fedscore/query/2", packed(query)).hex(),
+        "query": hashed("fedscore/query/2", sorted_json(query)).hex(),
     }
     return {"bits": bits, "context": context_of(bytes.fromhex(given["group"]), rest).hex()}
 
@@ -198,8 +205,7 @@ def attempt(given: dict[str, Any]) -> dict[str, Any]:
         key = bytes.fromhex(given["share_keys"][u])
         shares[u] = shares_of(own, given["threshold"], len(everybody), key)
         of_shares = [
-            hashed("fedscore/share/2", context, place(u), place(v), shares[u][v])
-            for v in everybody
+            hashed("fedscore/share/2", context, place(u), place(v), shares[u][v]) for v in everybody
         ]
         of_seeds = [
             bytes(32) if v == u else hashed("fedscore/seed/2", seeds[u][v]) for v in everybody

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from experiments.entropy import SeededEntropy
 from federation import door
 from federation.door import Contribution, one_column_each
 from federation.privacy.entropy import Entropy
 from federation.query import UNITS_PER_ONE, BoundedSum, Question
-from tests.entropy import SeededEntropy
 from tests.federations import Federation, Seat, federation, flat_card, wide_schema
 from tests.unmasking import MASKS, unmasked
 

@@ -18,6 +18,7 @@ import pytest
 from clients.blocks import Block
 from clients.ledger import Head, Ledger
 from clients.snapshot import Snapshot
+from experiments.entropy import SeededEntropy
 from federation import door, pricing
 from federation.door import Clipped, Contribution
 from federation.plan import Plan
@@ -27,7 +28,7 @@ from federation.privacy.discrete_gaussian import sample
 from federation.privacy.ledger_entries import Spent
 from federation.privacy.units import Population
 from federation.query import UNITS_PER_ONE, BoundedSum, Question
-from tests.entropy import RepeatingEntropy, SeededEntropy
+from tests.entropy import RepeatingEntropy
 from tests.federations import (
     SALT,
     Federation,

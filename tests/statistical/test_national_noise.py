@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from experiments.entropy import SeededEntropy
 from federation.pricing import price_of
 from federation.privacy.units import Population
-from tests.entropy import RepeatingEntropy, SeededEntropy
+from tests.entropy import RepeatingEntropy
 from tests.federations import Federation, flat_card
 from tests.statistical.detections import (
     Detected,

@@ -11,9 +11,9 @@ import mpmath
 import numpy as np
 import pytest
 
+from experiments.entropy import SeededEntropy
 from federation.errors import PrivacyError
 from federation.privacy.discrete_gaussian import LARGEST_VARIANCE, _propose, _staircase, sample
-from tests.entropy import SeededEntropy
 from tests.statistical.detections import (
     FALSE_ALARM,
     MISS,

@@ -1,6 +1,6 @@
 """The coordinator opens one total, and names whoever sent what does not fit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -41,7 +41,7 @@ from tests.reference import sharing as reference
 VECTORS = [np.array([1000 * place - 7, -(2**31)], dtype=np.int64) for place in range(5)]
 
 
-def played(dropped: set[int] = frozenset(), bits: int = 64) -> Played:  # type: ignore[assignment]
+def played(dropped: Collection[int] = (), bits: int = 64) -> Played:
     found = sessions(5, threshold=4, quorum=4)
     return Played.of(found, VECTORS, bits=bits, dropped=dropped)
 
@@ -50,7 +50,9 @@ def parts(joined: bytes, size: int) -> list[bytes]:
     return [joined[start : start + size] for start in range(0, len(joined), size)]
 
 
-def with_upload(found: Played, place: int, upload: Upload, sharing: Sharing | None = None) -> Played:
+def with_upload(
+    found: Played, place: int, upload: Upload, sharing: Sharing | None = None
+) -> Played:
     """Returns the attempt in which a member uploaded something else, truly signed."""
     header = msgspec.structs.replace(
         upload.header,
@@ -90,9 +92,7 @@ def with_shares(found: Played, place: int, shares: list[bytes]) -> Played:
 @pytest.mark.parametrize("dropped", [set(), {0}, {4}, {2}])
 def test_the_total_is_that_of_the_survivors(dropped: set[int], bits: int) -> None:
     vectors = [np.array([1000 * place - 7, place - 3], dtype=np.int64) for place in range(5)]
-    found = Played.of(
-        sessions(5, threshold=4, quorum=4), vectors, bits=bits, dropped=dropped
-    )
+    found = Played.of(sessions(5, threshold=4, quorum=4), vectors, bits=bits, dropped=dropped)
     opened = found.opened()
     survivors = [place for place in range(5) if place not in dropped]
     assert opened.total.dtype == np.int64
@@ -172,7 +172,9 @@ def test_shares_of_no_mask_at_all_name_their_owner(beyond: int) -> None:
     assert caught.value.peer == ids(5)[2]
 
 
-def test_a_share_that_is_no_element_of_the_field_names_its_owner_before_anything_is_signed() -> None:
+def test_a_share_that_is_no_element_of_the_field_names_its_owner_before_anything_is_signed() -> (
+    None
+):
     found = played()
     shares = list(shamir.split(secret("own"), threshold=4, holders=5, key=secret("key")))
     shares[4] = b"\xff" * 33
@@ -186,15 +188,13 @@ def test_a_share_that_is_no_element_of_the_field_names_its_owner_before_anything
 def test_shares_off_the_polynomial_name_their_owner_only_if_they_are_used() -> None:
     found = played()
     shares = list(
-        shamir.split(
-            found.sharings[2].masking.own_mask, threshold=4, holders=5, key=secret("key")
-        )
+        shamir.split(found.sharings[2].masking.own_mask, threshold=4, holders=5, key=secret("key"))
     )
     shares[4] = bytes(33)
     changed = with_shares(found, 2, shares)
     opened = changed.opened()  # by the first four
     assert opened.total.tolist() == played().opened().total.tolist()
-    with pytest.raises(PeerFault, match="own mask|belong together") as caught:
+    with pytest.raises(PeerFault, match=r"own mask|belong together") as caught:
         changed.opened({1, 2, 3, 4})
     assert caught.value.peer == ids(5)[2]
 

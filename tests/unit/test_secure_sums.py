@@ -227,8 +227,7 @@ def test_a_retry_has_other_masks_and_the_same_sum(dropped: set[int]) -> None:
     found = sessions(5, threshold=4, quorum=4)
     vectors = [np.array([place, -place]) for place in range(5)]
     first, second = (
-        Played.of(found, vectors, bits=64, dropped=dropped, attempt=attempt)
-        for attempt in range(2)
+        Played.of(found, vectors, bits=64, dropped=dropped, attempt=attempt) for attempt in range(2)
     )
     for place in first.survivors:
         one, other = first.collected.uploads[place], second.collected.uploads[place]

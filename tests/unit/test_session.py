@@ -30,7 +30,7 @@ from tests.attempts import (
     terms,
 )
 from tests.reference import primitives
-from tests.vectors.refusals import LOW_ORDER
+from tests.vectors.masking import LOW_ORDER
 
 CONTEXT = secret("context")
 THREE = {"threshold": 3, "quorum": 3}
@@ -255,7 +255,13 @@ def test_two_members_of_a_roster_do_not_share_a_key() -> None:
 
 @pytest.mark.parametrize(
     ("name", "key"),
-    [("", "00" * 32), ("a", "00" * 31), ("a", "00" * 33), ("a", "AB" * 32), ("a", "00" * 32 + "\n")],
+    [
+        ("", "00" * 32),
+        ("a", "00" * 31),
+        ("a", "00" * 33),
+        ("a", "AB" * 32),
+        ("a", "00" * 32 + "\n"),
+    ],
 )
 def test_a_member_has_a_name_and_a_key(name: str, key: str) -> None:
     with pytest.raises(ConfigurationError, match="64 hexadecimal"):

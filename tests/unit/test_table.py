@@ -422,9 +422,14 @@ def test_equal_hashes_of_different_people_are_not_a_second_row(tmp_path: Path) -
     max_examples=15,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(hashes=st.lists(st.sampled_from([0, 1, 2**58 - 1, 2**58, 2**63, 2**64 - 1])))
-def test_the_spilled_hashes_that_come_again_are_found(tmp_path: Path, hashes: list[int]) -> None:
-    spill = HashSpill(tmp_path)
+@given(
+    hashes=st.lists(st.sampled_from([0, 1, 2**58 - 1, 2**58, 2**63, 2**64 - 1])),
+    most_in_memory=st.sampled_from([0, 4, 1_000]),
+)
+def test_hashes_that_come_again_are_found_in_memory_and_on_disk(
+    tmp_path: Path, hashes: list[int], most_in_memory: int
+) -> None:
+    spill = HashSpill(tmp_path, most_in_memory=most_in_memory)
     for start in range(0, len(hashes), 3):
         spill.add(np.array(hashes[start : start + 3], np.uint64))
     times, again = spill.repeated()

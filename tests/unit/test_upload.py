@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from cryptography.exceptions import InvalidTag
 
+from federation.errors import ProtocolError
 from federation.secure_aggregation import shamir
 from federation.secure_aggregation.session import at_round
 from federation.secure_aggregation.upload import (
@@ -21,7 +22,7 @@ from federation.secure_aggregation.upload import (
     share_digest,
     unsealed,
 )
-from tests.attempts import Played, secret, sessions
+from tests.attempts import Played, context, secret, sessions
 
 VECTORS = [np.array([place, -1, 2**31 - 1], dtype=np.int64) for place in range(4)]
 
@@ -47,6 +48,15 @@ def test_every_part_of_a_context_changes_it() -> None:
     changes += [{"round_": 2, "attempt": 1}, {"bits": 64, "length": 32}]
     changes += [{"plan": secret("model"), "model": secret("plan")}]
     assert len({context_of(**(parts | change)) for change in changes}) == len(changes)
+
+
+@pytest.mark.parametrize("number", [-1, 2**63, 2**64, -(2**64)])
+@pytest.mark.parametrize("name", ["round_", "attempt", "length"])
+def test_an_attempt_beyond_all_numbers_has_no_context(name: str, number: int) -> None:
+    group = sessions(4, threshold=3, quorum=3)[0].group
+    parts = {"bits": 64, "length": 1, "round_": 0, "attempt": 0} | {name: number}
+    with pytest.raises(ProtocolError, match="no attempt"):
+        context(group, **parts)
 
 
 def test_every_field_of_a_header_is_in_what_its_signature_covers() -> None:
@@ -92,8 +102,9 @@ def test_a_share_is_opened_by_its_holder_in_its_attempt_and_by_nobody_else() -> 
     for holder, session in enumerate(found.sessions[1:], 1):
         sealed = found.collected.uploads[0].sealed[holder]
         share = unsealed(session, 0, found.context, sealed)
-        assert share_digest(found.context, 0, holder, share) == (
-            found.collected.uploads[0].shares[32 * holder : 32 * holder + 32]
+        assert (
+            share_digest(found.context, 0, holder, share)
+            == (found.collected.uploads[0].shares[32 * holder : 32 * holder + 32])
         )
         shares.append(share)
         for other, peer in product(found.sessions, range(4)):
@@ -119,8 +130,7 @@ def test_who_relays_sealed_shares_cannot_swap_sender_and_receiver() -> None:
 def test_both_of_a_pair_say_the_same_of_their_seed_and_zeros_stand_at_the_own_place() -> None:
     found = played()
     said = [
-        [found.collected.uploads[u].seeds[32 * v : 32 * v + 32] for v in range(4)]
-        for u in range(4)
+        [found.collected.uploads[u].seeds[32 * v : 32 * v + 32] for v in range(4)] for u in range(4)
     ]
     for u, v in product(range(4), repeat=2):
         assert said[u][v] == said[v][u]

@@ -43,7 +43,6 @@ from federation.query import Question
 from federation.secure_aggregation.roster import roster_toml
 from federation.secure_aggregation.session import Announcement
 from federation.secure_aggregation.survivors import Reveal, SetSigned
-from tests.entropy import SeededEntropy
 from tests.federations import (
     KEY,
     NOW,
@@ -57,7 +56,12 @@ from tests.federations import (
 from tests.vectors import masking, refusals
 
 DIRECTORY: Final = Path(__file__).parent
-KEYS: Final = (bytes(32), bytes(range(32)), b"\xff" * 32, SeededEntropy("vector")())
+KEYS: Final = (
+    bytes(32),
+    bytes(range(32)),
+    b"\xff" * 32,
+    bytes.fromhex("0aed202ff0e5bc9c69c744f3e8f9f9467242860149f5e770627e17da6f3090e8"),
+)
 VARIANCES: Final = (4, 17, 4096, 10**6 + 3, 10**12, 2**64 + 7, 2**80)
 DIGEST: Final = "ab" * 32
 CARD: Final = AdditiveCard(

@@ -32,6 +32,19 @@ from tests.federations import flat_card, signed_plan, small_schema
 CARD: Final = AdditiveCard(
     base=-5, bin_of_cell=((0, 1, 1), (0, 0)), weights=((-32768, 32768), (7,))
 )
+LOW_ORDER: Final = {
+    "zero": 0,
+    "one": 1,
+    "of order 8": 325606250916557431795983626356110631294008115727848805560023387167927233504,
+    "another of order 8": (
+        39382357235489614581723060781553021112529911719440698176882885853963445705823
+    ),
+    "p - 1": 2**255 - 20,
+    "p": 2**255 - 19,
+    "p + 1": 2**255 - 18,
+    "zero with the highest bit": 2**255,
+}
+"""Points of the curve or its twist that give the same secret with every key (RFC 7748, 6.1)."""
 SHARES: Final = (0.0, 0.1, 0.5, 0.9375, 1.0)
 
 
@@ -267,7 +280,9 @@ def contexts() -> list[dict[str, Any]]:
     """Returns the contexts of questions of a plan, with all that goes into them."""
     schema = small_schema()
     plan = signed_plan(schema)
-    group = Group(terms=terms_of(_joint(3, 3, 3)), members=(), identities=(), digest=secret("group"))
+    group = Group(
+        terms=terms_of(_joint(3, 3, 3)), members=(), identities=(), digest=secret("group")
+    )
     flat = flat_card(schema)
     steep = msgspec.structs.replace(
         flat, base=-300, weights=tuple(tuple(range(-len(w), 0)) for w in flat.weights)
@@ -295,7 +310,7 @@ def contexts() -> list[dict[str, Any]]:
             {
                 "given": {
                     "group": group.digest.hex(),
-                    "plan": plan.digest,
+                    "plan": group.terms.plan,
                     "position": asked_.position,
                     "attempt": attempt,
                     "card": msgspec.json.decode(msgspec.json.encode(card)),
@@ -368,7 +383,9 @@ def coins() -> list[dict[str, Any]]:
             "falls_on": [
                 {
                     "share": share,
-                    "members": [place for place in range(8) if falls_on(coin_of(own), place, share)],
+                    "members": [
+                        place for place in range(8) if falls_on(coin_of(own), place, share)
+                    ],
                 }
                 for share in SHARES
             ],

@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from federation import canonical
 from federation.errors import FedscoreError
 from federation.messages import (
-    Begun,
     Join,
     Reply,
     Request,
@@ -43,31 +42,19 @@ from federation.secure_aggregation.survivors import (
     valid_signers,
 )
 from federation.secure_aggregation.upload import HEADER_LABEL, Header, Upload
-from tests.attempts import Played, secret
-from tests.vectors.masking import attempts, key_of, played, terms_of
+from tests.attempts import secret
+from tests.vectors.masking import LOW_ORDER, attempts, key_of, played, terms_of
 
 GIVEN: Final[dict[str, Any]] = attempts()[2]["given"]
 TERMS: Final = terms_of(GIVEN)
 KEYS: Final = tuple(key_of(one) for one in GIVEN["members"])
 ATTEMPT: Final = played(GIVEN)
-US, DROPPED, PEER = 0, 1, 2
-
-LOW_ORDER: Final = {
-    "zero": 0,
-    "one": 1,
-    "of order 8": 325606250916557431795983626356110631294008115727848805560023387167927233504,
-    "another of order 8": (
-        39382357235489614581723060781553021112529911719440698176882885853963445705823
-    ),
-    "p - 1": 2**255 - 20,
-    "p": 2**255 - 19,
-    "p + 1": 2**255 - 18,
-    "zero with the highest bit": 2**255,
-}
-"""Points of the curve, or of its twist, that give the same secret with every key (RFC 7748, 6.1)."""
+US: Final = 0
+DROPPED: Final = 1
+PEER: Final = 2
 
 
-def _announced(**of_member: Any) -> list[Announcement]:
+def _announced() -> list[Announcement]:
     return [
         announce(
             TERMS, one["id"], identity=KEYS[place], session_key=bytes.fromhex(one["secret"])
@@ -115,9 +102,7 @@ def _check(message: Any) -> object:
 def _release(message: Any) -> object:
     group = ATTEMPT.collected.group
     signers = valid_signers(group, ATTEMPT.collected.body, message)
-    return on_signatures(
-        Signed(ATTEMPT.survivors), signers, threshold=group.terms.threshold
-    )
+    return on_signatures(Signed(ATTEMPT.survivors), signers, threshold=group.terms.threshold)
 
 
 def _vote(message: Any) -> object:
@@ -177,20 +162,18 @@ def _joins() -> dict[str, Request]:
         "one of them twice": joined(first, second, second, third),
         "fewer than the quorum": joined(first),
         "without us": joined(second, third),
-        "our key changed and signed by us": joined(
-            _resigned(0, secret("another")), second, third
-        ),
+        "our key changed and signed by us": joined(_resigned(0, secret("another")), second, third),
         "a key changed": joined(first, _with(second, key=flipped(second.key)), third),
         "a signature changed": joined(
             first, _with(second, signature=flipped(second.signature)), third
         ),
         "no signature": joined(first, _with(second, signature=b""), third),
-        "signed by another member": joined(
-            first, _resigned(1, second.key, by=KEYS[2]), third
-        ),
+        "signed by another member": joined(first, _resigned(1, second.key, by=KEYS[2]), third),
         "two members with one key": joined(first, second, _resigned(2, second.key)),
         "our key again": joined(first, _resigned(1, first.key), third),
-        "a name that the roster lacks": joined(first, _with(stranger, institution="bank-0011"), third),
+        "a name that the roster lacks": joined(
+            first, _with(stranger, institution="bank-0011"), third
+        ),
         "no name": joined(_with(stranger, institution=""), first, third),
         "a key of 31 bytes": joined(first, _resigned(1, second.key[:-1]), third),
         "a key of 33 bytes": joined(first, _resigned(1, second.key + b"\x00"), third),

@@ -21,6 +21,7 @@ from federation.messages import (
 )
 from federation.plan import load_plan, plan_toml
 from federation.pricing import price_of
+from federation.privacy.discrete_gaussian import _staircase, sample
 from federation.privacy.entropy import Keystream
 from federation.secure_aggregation.roster import load_roster, roster_toml
 from tests.federations import small_schema
@@ -53,6 +54,22 @@ def test_aes_itself_is_that_of_the_standard() -> None:
 def test_a_keystream_of_another_key_length_is_refused(length: int) -> None:
     with pytest.raises(PrivacyError, match="32 bytes"):
         Keystream(bytes(length))
+
+
+@pytest.mark.parametrize("variance", [3, 0, -4, 2**80 + 1, 4.0, True, None])
+def test_noise_of_a_variance_out_of_range_is_not_drawn(variance: Any) -> None:
+    with pytest.raises(PrivacyError, match="whole noise variance"):
+        sample(variance=variance, count=1, key=bytes(32))
+
+
+@pytest.mark.parametrize("variance", [4, 10**6, 2**80])
+def test_a_word_that_leaves_a_step_open_is_drawn_to_128_bits(variance: int) -> None:
+    """One word in 2^57 is such; here all are."""
+    stairs, key = _staircase(variance), bytes(range(32))
+    lower = Keystream(key).words(len(stairs.upper))
+    drawn = [int(high) << 64 | int(low) for high, low in zip(stairs.upper, lower, strict=True)]
+    expected = [sum(one <= word for one in stairs.thresholds) for word in drawn]
+    assert stairs.steps(stairs.upper, Keystream(key)).tolist() == expected
 
 
 @pytest.mark.parametrize("vector", load("signatures.json"), ids=lambda v: v["name"] + v["label"])

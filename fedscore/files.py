@@ -1,0 +1,92 @@
+"""Reads what the command line names, with errors that say which file is wrong."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from federation.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from clients.configuration import Configuration
+    from federation.plan import Plan
+    from federation.schema import Schema
+
+
+def read_bytes(path: Path) -> bytes:
+    """Returns a file's content, or says why it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"Cannot read {path}: {error.strerror}.") from error
+
+
+def read_text(path: Path) -> str:
+    """Returns a file's content as UTF-8 text."""
+    try:
+        return read_bytes(path).decode()
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not a text file in UTF-8.") from error
+
+
+def read_schema(path: Path) -> "Schema":
+    """Returns the schema in a file."""
+    from federation.schema import load_schema
+
+    return load_schema(read_text(path))
+
+
+def read_plan(path: Path) -> "Plan":
+    """Returns the plan in a file."""
+    from federation.plan import load_plan
+
+    return load_plan(read_text(path))
+
+
+def read_release(path: Path, coordinator: str) -> Any:  # noqa: ANN401  named where it is imported
+    """Returns the release in a file; if a coordinator is named, only one that it has signed."""
+    from federation.model.release import load_release
+
+    release = load_release(read_bytes(path))
+    if coordinator:
+        release.require_signed_by(coordinator)
+    return release
+
+
+def read_key(path: Path) -> "Ed25519PrivateKey":
+    """Returns the Ed25519 private key in a PEM file."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(read_bytes(path), password=None)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"{path} is not an unencrypted private key in PEM.") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigurationError(f"{path} is not an Ed25519 key.")
+    return key
+
+
+def read_configurations(directory: Path) -> "tuple[Configuration, ...]":
+    """Returns the institutions' configurations in a directory."""
+    from clients.configuration import load_configuration
+
+    found = sorted(directory.glob("*.toml"))
+    if not found:
+        raise ConfigurationError(f"{directory} holds no institution's configuration (*.toml).")
+    return tuple(load_configuration(path) for path in found)
+
+
+def names_in(text: str) -> frozenset[str]:
+    """Returns the names in a list that commas separate."""
+    return frozenset(name.strip() for name in text.split(",") if name.strip())
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    except OSError as error:
+        raise ConfigurationError(f"Cannot write {path}: {error.strerror}.") from error
