@@ -90,6 +90,7 @@ def serve(
     root_certificates: Path,
     node_key: EllipticCurvePrivateKey,
     handle: Callable[[bytes], bytes],
+    idle: Callable[[], None],
     stop: threading.Event,
 ) -> None:
     """Answers what arrives until `stop` is set, one message after the other.
@@ -103,6 +104,7 @@ def serve(
         node_key: admitted by the coordinator.
         handle: from the bytes of a request to those of its reply. A `ProtocolError` means that
             there is no reply; every other error ends the process.
+        idle: called whenever nothing has arrived.
         stop: set by whoever wants this to end.
 
     Raises:
@@ -124,6 +126,7 @@ def serve(
                     _log.info("connected to %s again", address)
                     troubled = False
                 if not answered:
+                    idle()
                     stop.wait(_POLL_SECONDS)
             except (httpx.HTTPError, DecodeError, ValueError) as error:
                 if not troubled:  # said once for each interruption, not once for each try

@@ -72,6 +72,20 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return canonical.canonical_json(fields)
 
 
+def fingerprint_of(key: str) -> str:
+    """Returns a public key as people read it to each other: all of it, in groups of eight.
+
+    Args:
+        key: 64 hexadecimal digits.
+    """
+    return " ".join(key[at : at + 8] for at in range(0, len(key), 8))
+
+
+def is_fingerprint_of(key: str, fingerprint: str) -> bool:
+    """Returns whether somebody has read this key to us; spaces, hyphens and case do not count."""
+    return "".join(fingerprint.split()).replace("-", "").replace(":", "").lower() == key
+
+
 def load_card(text: str) -> Card:
     """Returns the card in a TOML text, its signature checked.
 

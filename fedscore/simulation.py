@@ -322,6 +322,7 @@ def _seat(
             ledger=ledger,
             records=records,
             workspace=workspace,
+            is_approved=lambda _: True,  # a simulation has no people to ask
             clock=clock,
             noise_entropy=noise_entropy,
             mask_entropy=mask_entropy,

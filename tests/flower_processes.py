@@ -52,6 +52,7 @@ serve(
     root_certificates=home / "ca.pem",
     node_key=load_node_key(home / f"{name}.key"),
     handle=handler,
+    idle=lambda: None,
     stop=stop,
 )
 """
