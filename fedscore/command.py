@@ -109,8 +109,8 @@ def plan_new(
 
     from federation.canonical import public_key_of
     from federation.plan import plan_toml
+    from fedscore.machine import system_clock
     from fedscore.planning import default_delta, new_plan
-    from fedscore.simulation import system_clock
 
     if (key is None) == (coordinator == ""):
         raise ConfigurationError("Name the coordinator by --coordinator or by --key.")
@@ -231,7 +231,7 @@ def score(
 def ledgershow(ledger: Path, json: AsJson = False) -> None:
     """Show what an institution's ledger was charged, plan by plan."""
     from clients.ledger import Ledger
-    from fedscore.simulation import system_clock
+    from fedscore.machine import system_clock
     from fedscore.tables import ledger_rows, ledger_table
 
     with Ledger.open_read_only(ledger, system_clock) as found:
@@ -243,7 +243,7 @@ def ledgershow(ledger: Path, json: AsJson = False) -> None:
 def ledger_verify(ledger: Path) -> None:
     """Recompute a ledger's whole chain and every rule."""
     from clients.ledger import Ledger
-    from fedscore.simulation import system_clock
+    from fedscore.machine import system_clock
 
     with Ledger.open_read_only(ledger, system_clock) as found:
         found.verify()

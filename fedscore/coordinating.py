@@ -21,14 +21,13 @@ from fedscore.coordinator_files import (
     Office,
     new_training,
 )
+from fedscore.machine import system_clock, system_entropy
 from fedscore.progress import Step, Training
 from fedscore.simulation import (
     PLAN_FILE,
     RELEASE_FILE,
     ROSTER_FILE,
     TRANSCRIPT_FILE,
-    system_clock,
-    system_entropy,
 )
 from server.admission import cards_of_invited
 from server.flower_driver import FlowerTransport

@@ -16,7 +16,7 @@ from federation.card import Card, card_toml, load_card
 from federation.errors import ConfigurationError
 from federation.secure_aggregation.roster import Roster, load_roster, roster_toml
 from fedscore import files
-from fedscore.simulation import system_clock, system_entropy
+from fedscore.machine import system_clock, system_entropy
 from server.admission import admitted
 from server.certificates import make_certificates
 

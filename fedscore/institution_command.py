@@ -80,7 +80,7 @@ def institution_init(
 @institution_app.command("consider")
 def institution_consider(config: _Configuration, plan: _Plan, json: AsJson = False) -> None:
     """Hold a plan against policy and budget: nothing is sent and nothing is written."""
-    from fedscore.tables import consideration_tables
+    from fedscore.institution_tables import consideration_tables
 
     considered = _considered(config, plan)
     show(considered, consideration_tables(considered), json=json)
@@ -131,7 +131,7 @@ def institution_run(config: _Configuration) -> None:
         signal.signal(number, lambda *_: stop.set())
     try:
         from clients.daemon import run_daemon
-        from fedscore.simulation import system_clock, system_entropy
+        from fedscore.machine import system_clock, system_entropy
 
         configuration, premises = _opened(config)
         run_daemon(
@@ -152,8 +152,8 @@ def institution_run(config: _Configuration) -> None:
 def institution_status(config: _Configuration, json: AsJson = False) -> None:
     """Show what the ledger was charged, what is left, and which plans are open."""
     from clients.ledger import Ledger
-    from fedscore.simulation import system_clock
-    from fedscore.tables import balance_table
+    from fedscore.institution_tables import balance_table
+    from fedscore.machine import system_clock
 
     configuration, premises = _opened(config)
     with Ledger.open_read_only(premises.ledger, system_clock) as ledger:
@@ -176,7 +176,7 @@ def _considered(config: Path, plan: Path) -> "Consideration":
     from clients.decisions import Decisions
     from clients.ledger import Ledger
     from federation.canonical import Digest
-    from fedscore.simulation import system_clock
+    from fedscore.machine import system_clock
 
     configuration, premises = _opened(config)
     found = files.read_plan(plan)
@@ -205,7 +205,7 @@ def _decide(config: Path, plan: str, decision: "Decision") -> None:
     from clients.ledger import Ledger
     from federation.canonical import Digest
     from federation.privacy.ledger_entries import Reserved
-    from fedscore.simulation import system_clock
+    from fedscore.machine import system_clock
 
     _, premises = _opened(config)
     with Ledger.open_read_only(premises.ledger, system_clock) as ledger:

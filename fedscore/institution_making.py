@@ -19,7 +19,7 @@ from clients.premises import Premises
 from clients.records import Records
 from federation.card import Card, card_toml
 from fedscore import files
-from fedscore.simulation import system_clock, system_entropy
+from fedscore.machine import system_clock, system_entropy
 
 CONFIGURATION_FILE: Final = "institution.toml"
 CARD_FILE: Final = "card.toml"
@@ -75,7 +75,7 @@ def make_institution(directory: Path, **settings: object) -> tuple[DaemonConfigu
         PrivacyError: a limit of the policy is none.
     """
     with files.new_directory(directory) as draft:
-        written = {name: json.dumps(value, ensure_ascii=False) for name, value in settings.items()}
+        written = {name: _in_toml(value) for name, value in settings.items()}
         (draft / CONFIGURATION_FILE).write_text(_CONFIGURATION.format(**written))
         configuration = load_daemon_configuration(draft / CONFIGURATION_FILE)
         premises = Premises(draft / STATE)
@@ -98,3 +98,7 @@ def make_institution(directory: Path, **settings: object) -> tuple[DaemonConfigu
         )
         (draft / CARD_FILE).write_text(card_toml(card))
     return load_daemon_configuration(directory / CONFIGURATION_FILE), card
+
+
+def _in_toml(value: object) -> str:
+    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 SETTINGS: Final[dict[str, Any]] = {
@@ -25,7 +26,13 @@ def show(value: Any, tables: "Sequence[Table]", *, json: bool) -> None:  # noqa:
 
         typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
         return
-    from fedscore.tables import console
-
     for table in tables:
         console().print(table)
+
+
+def console() -> "Console":
+    """Returns where tables go: as wide as the terminal, or 110 columns into a file."""
+    from rich.console import Console
+
+    found = Console()
+    return found if found.is_terminal else Console(width=110)
