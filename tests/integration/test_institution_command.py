@@ -323,16 +323,37 @@ def test_a_roster_that_another_coordinator_signed_is_not_trusted(nation, fedscor
     assert "signature" in err
 
 
-def test_a_daemon_says_in_its_log_why_it_cannot_start(nation, fedscore, monkeypatch):
-    monkeypatch.setattr("signal.signal", lambda *_: None)
+def daemon_that_fails() -> tuple[int, dict[str, str]]:
+    """Returns a daemon's exit code and the last line of its log."""
+    done = subprocess.run(
+        [sys.executable, "-m", "fedscore.command", "institution", "run", CONFIG],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == ""
+    return done.returncode, json.loads(done.stderr.strip().splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_a_daemon_says_in_its_log_why_it_cannot_start(nation):
     Path(BANKS[0], "state", "ledger.sqlite").unlink()
-    code, out, err = fedscore("institution", "run", CONFIG)
-    assert (code, out) == (78, "")
-    line = json.loads(err.strip().splitlines()[-1])
+    code, line = daemon_that_fails()
+    assert code == 78
     assert line["level"] == "error"
     assert "No ledger" in line["message"]
 
 
+@pytest.mark.slow
+def test_two_daemons_on_one_state_are_refused(nation, fedscore):
+    with Ledger.open(Path(BANKS[0], "state", "ledger.sqlite"), system_clock):
+        code, line = daemon_that_fails()
+        assert fedscore("institution", "status", CONFIG)[0] == 0
+    assert code == 78
+    assert "One daemon owns a ledger" in line["message"]
+
+
+@pytest.mark.slow
 def test_an_institutions_commands_load_nothing_of_the_coordinator(nation):
     script = (
         "import sys; from fedscore.command import app;"
