@@ -9,7 +9,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_SYSTEM_CERTS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo live test check bench clean
 
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)  ## Train a national scorecard across eight institutions and write a report
 	$(BIN)/python -m fedscore.demo
+
+live: $(READY)  ## Train across separate processes: a coordinator and five institutions
+	$(BIN)/python -m fedscore.live
 
 check: $(READY)  ## Format, lint, types and architecture
 	$(BIN)/ruff format --check .

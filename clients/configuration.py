@@ -1,11 +1,14 @@
 """One institution's configuration file: who it is, where its table is, what it allows."""
 
+from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from clients.policy import Policy
 from federation.errors import ConfigurationError, FedscoreError
+from federation.population import Split
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,21 +38,87 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise ConfigurationError(f"Expected most_people={self.most_people} of at least 1.")
 
 
+class Approval(StrEnum):
+    """Who lets the institution take part in a plan that keeps every rule of its policy."""
+
+    PERSON = "person"
+    AUTOMATIC = "automatic"
+
+
+class DaemonConfiguration(Configuration, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a long-running institution needs beside that; paths are relative to the file.
+
+    Attributes:
+        approval: whether a person approves each plan, or the policy is enough.
+        federation: that it takes part in.
+        salt: the federation's public salt, 64 hexadecimal digits.
+        held_out_fraction: the federation's, in [0, 0.5].
+        schema: file of the federation's data contract.
+        roster: file of the federation's roster, as the coordinator handed it over.
+        coordinator_address: host and port.
+        root_certificates: PEM file; no other authority is trusted.
+        state: private directory of keys, ledger, records, decisions and snapshots.
+    """
+
+    approval: Approval
+    federation: str
+    salt: str
+    held_out_fraction: float
+    schema: str
+    roster: str
+    coordinator_address: str
+    root_certificates: str
+    state: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        host, _, port = self.coordinator_address.rpartition(":")
+        if not host or not port.isascii() or not port.isdigit():
+            raise ConfigurationError(
+                f"Expected coordinator_address={self.coordinator_address!r} as host:port."
+            )
+        _ = self.split
+
+    @property
+    def split(self) -> Split:
+        """The federation's public rule that holds people out."""
+        return Split(salt=self.salt, held_out_fraction=self.held_out_fraction)
+
+
+_C = TypeVar("_C", bound=Configuration)
+
+
 def load_configuration(path: Path) -> Configuration:
     """Returns the configuration in a file, its table's path made absolute.
 
     Raises:
         ConfigurationError: unreadable, not TOML, or an unknown, missing or mistyped field.
     """
+    return _loaded(path, Configuration, ("table",))
+
+
+def load_daemon_configuration(path: Path) -> DaemonConfiguration:
+    """Returns the configuration of a long-running institution, its paths made absolute.
+
+    Raises:
+        ConfigurationError: unreadable, not TOML, or an unknown, missing or mistyped field.
+    """
+    paths = ("table", "schema", "roster", "root_certificates", "state")
+    return _loaded(path, DaemonConfiguration, paths)
+
+
+def _loaded(path: Path, kind: type[_C], paths: tuple[str, ...]) -> _C:
     try:
-        found = msgspec.toml.decode(path.read_bytes(), type=Configuration)
+        found = msgspec.toml.decode(path.read_bytes(), type=kind)
     except OSError as error:
         raise ConfigurationError(f"Cannot read {path}: {error.strerror}.") from error
     except FedscoreError as error:
         raise ConfigurationError(f"{path}: {error}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigurationError(f"{path} is not an institution's configuration: {error}.") from (
             error
         )
     home = path.resolve().parent
-    return msgspec.structs.replace(found, table=str(home / found.table))
+    return msgspec.structs.replace(
+        found, **{name: str(home / getattr(found, name)) for name in paths}
+    )

@@ -15,7 +15,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from clients.ledger import Ledger
-from clients.policy import Policy, consider
+from clients.policy import Policy, consider, fits
 from clients.records import Records
 from clients.sessions import Sessions
 from clients.snapshot import Snapshot, take_snapshot
@@ -96,6 +96,7 @@ class Institution:
         ledger: Ledger,
         records: Records,
         workspace: Path,
+        is_approved: Callable[[Digest], bool],
         clock: Callable[[], int],
         noise_entropy: Entropy,
         mask_entropy: Entropy,
@@ -116,6 +117,8 @@ class Institution:
             ledger: open for writing.
             records: open; of this institution, as the ledger.
             workspace: existing private directory for snapshots.
+            is_approved: whether this institution's people let it take part in the plan with this
+                digest; asked once all rules of the policy hold.
             clock: whole seconds since 1970.
             noise_entropy: 32 fresh secret bytes a call, for noise.
             mask_entropy: 32 fresh secret bytes a call, for keys and masks.
@@ -144,6 +147,7 @@ class Institution:
         self._ledger = ledger
         self._records = records
         self._workspace = workspace
+        self._is_approved = is_approved
         self._clock = clock
         self._noise_entropy = noise_entropy
         self._mask_entropy = mask_entropy
@@ -183,6 +187,16 @@ class Institution:
                 f"most_people = {self._most_people:,}. Raise that figure."
             )
         self._snapshot = snapshot
+
+    def rest(self) -> None:
+        """Ends a plan that has expired and prepares for the next: for times when nobody asks.
+
+        Raises:
+            DataError: as `prepare`.
+        """
+        self._end_expired()
+        if self._entered is None and self._snapshot is None:
+            self.prepare()
 
     def handle(self, data: bytes) -> bytes:
         """Returns the encoded reply to an encoded request.
@@ -265,11 +279,13 @@ class Institution:
         for rule in consider(plan, price, self._policy, balance):
             if not rule.holds:
                 raise _Refused(rule.code, f"policy: {rule.text}")
+        digest = plan.digest
+        if not self._is_approved(digest):
+            raise _Refused(RefusalCode.POLICY, f"plan {digest[:16]}... has not been approved")
         if self._entered is not None:
             raise _Refused(RefusalCode.OUT_OF_ORDER, "another plan is under way")
         if self._snapshot is None:
             raise _Refused(RefusalCode.UNAVAILABLE, "no snapshot has been prepared")
-        digest = plan.digest
         self._ledger.reserve(
             digest,
             price.price,
@@ -311,25 +327,17 @@ class Institution:
             plan.require_signed()
         except FedscoreError as error:
             raise _Refused(RefusalCode.SIGNATURE, str(error)) from error
-        try:
-            plan.require_valid_at(self._now())
-        except ProtocolError as error:
-            raise _Refused(RefusalCode.VALIDITY, str(error)) from error
-        if plan.schema != self._schema.digest:
-            raise _Refused(RefusalCode.SCHEMA, "the plan is for another schema")
-        if self.identifier not in plan.participation.invited:
-            raise _Refused(RefusalCode.PARTICIPANTS, "we are not invited")
-        strangers = [one for one in plan.participation.invited if not self._roster.key_of(one)]
-        if strangers:
-            raise _Refused(
-                RefusalCode.PARTICIPANTS, f"our roster does not name {', '.join(strangers)}"
-            )
-        if plan.people.split != self._split:
-            raise _Refused(RefusalCode.POLICY, "the plan holds out other people than we do")
-        if plan.people.most_per_institution < self._most_people:
-            raise _Refused(
-                RefusalCode.POLICY, "the plan has room for fewer people than we may have"
-            )
+        for rule in fits(
+            plan,
+            identifier=self.identifier,
+            schema=self._schema,
+            roster=self._roster,
+            split=self._split,
+            most_people=self._most_people,
+            now=self._now(),
+        ):
+            if not rule.holds:
+                raise _Refused(rule.code, f"not so: {rule.text}")
         return plan
 
     # 2. Close the plan: what was never answered returns to the budget, the snapshot goes.

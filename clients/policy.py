@@ -2,16 +2,20 @@
 
 import math
 from dataclasses import dataclass
+from datetime import datetime
 
 import msgspec
 
 from federation.errors import ConfigurationError
 from federation.messages import RefusalCode
 from federation.plan import Plan
+from federation.population import Split
 from federation.pricing import PlanPrice
 from federation.privacy.accountant import require_target, units_within
 from federation.privacy.ledger_rules import Balance, Limits
 from federation.privacy.units import Delta, Epsilon, Population
+from federation.schema import Schema
+from federation.secure_aggregation.roster import Roster
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,6 +74,66 @@ class Rule:
     text: str
     holds: bool
     code: RefusalCode
+
+
+def fits(
+    plan: Plan,
+    *,
+    identifier: str,
+    schema: Schema,
+    roster: Roster,
+    split: Split,
+    most_people: int,
+    now: datetime,
+) -> tuple[Rule, ...]:
+    """Returns every rule that a plan keeps if it is for this institution, now; before any price.
+
+    Args:
+        plan: signed: checked before.
+        identifier: of the institution.
+        schema: that its table keeps.
+        roster: that it has pinned.
+        split: of its federation.
+        most_people: the public figure that its table never exceeds.
+        now: with time zone.
+    """
+    invited = plan.participation.invited
+    strangers = [one for one in invited if roster.key_of(one) is None]
+    return (
+        Rule(
+            text=f"now is between {plan.valid_from:%Y-%m-%d %H:%M} and "
+            f"{plan.valid_until:%Y-%m-%d %H:%M %Z}",
+            holds=plan.valid_from <= now <= plan.valid_until,
+            code=RefusalCode.VALIDITY,
+        ),
+        Rule(
+            text=f"schema {plan.schema[:16]}... is ours, {schema.digest[:16]}...",
+            holds=plan.schema == schema.digest,
+            code=RefusalCode.SCHEMA,
+        ),
+        Rule(
+            text=f"we, {identifier}, are invited",
+            holds=identifier in invited,
+            code=RefusalCode.PARTICIPANTS,
+        ),
+        Rule(
+            text="our roster names everybody invited"
+            + (f", but not {', '.join(strangers)}" if strangers else ""),
+            holds=not strangers,
+            code=RefusalCode.PARTICIPANTS,
+        ),
+        Rule(
+            text="the plan holds out the same people as our federation",
+            holds=plan.people.split == split,
+            code=RefusalCode.POLICY,
+        ),
+        Rule(
+            text=f"the plan has room for {plan.people.most_per_institution:,} people, we may have "
+            f"{most_people:,}",
+            holds=plan.people.most_per_institution >= most_people,
+            code=RefusalCode.POLICY,
+        ),
+    )
 
 
 def consider(plan: Plan, price: PlanPrice, policy: Policy, balance: Balance) -> tuple[Rule, ...]:

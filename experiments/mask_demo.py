@@ -34,8 +34,9 @@ from fedscore.demo.nation import (
     deal_tables,
     not_held,
 )
+from fedscore.machine import system_clock
 from fedscore.planning import default_delta, new_plan
-from fedscore.simulation import simulate, system_clock
+from fedscore.simulation import simulate
 
 _QUICK_ROUNDS: Final = 2
 _TRAINING: Final = "training"

@@ -32,8 +32,9 @@ from federation.canonical import public_key_of
 from federation.schema import load_schema
 from fedscore.bench import peak_bytes
 from fedscore.dealing import deal_table
+from fedscore.machine import system_clock
 from fedscore.planning import default_delta, new_plan
-from fedscore.simulation import simulate, system_clock
+from fedscore.simulation import simulate
 
 SIZES: Final[tuple[int, ...]] = (10, 30, 100, 400)
 ROUNDS: Final = 30

@@ -35,8 +35,9 @@ from federation.population import Split
 from federation.pricing import noise_for
 from federation.privacy.units import Population
 from federation.schema import Schema
+from fedscore.machine import system_clock
 from fedscore.planning import BINS_SHARE, STANDARD_SCALE, new_plan
-from fedscore.simulation import simulate, system_clock
+from fedscore.simulation import simulate
 
 DELTA: Final = 1e-6
 

@@ -2,39 +2,36 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated
 
 import typer
 
 from federation.errors import ConfigurationError, FedscoreError
 from fedscore import files
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
+from fedscore.coordinator_command import coordinator_app
+from fedscore.institution_command import institution_app
+from fedscore.showing import SETTINGS, AsJson, show
 
 typer.core.HAS_RICH = False  # help is plain text: escaped for rich it would show backslashes
-_SETTINGS: Final[dict[str, Any]] = {
-    "no_args_is_help": True,
-    "add_completion": False,
-    "pretty_exceptions_enable": False,
-    "rich_markup_mode": None,
-}
-app = typer.Typer(**_SETTINGS)
-schema_app = typer.Typer(help="The public data contract.", **_SETTINGS)
-plan_app = typer.Typer(help="What is asked, of whom, at what privacy.", **_SETTINGS)
-ledger_app = typer.Typer(help="An institution's privacy budget.", **_SETTINGS)
-release_app = typer.Typer(help="Released scorecards.", **_SETTINGS)
-transcript_app = typer.Typer(help="What the coordinator wrote down.", **_SETTINGS)
-bench_app = typer.Typer(help="How fast this machine is.", **_SETTINGS)
+app = typer.Typer(
+    help="A national credit score, learned across institutions without pooling records.",
+    **SETTINGS,
+)
+schema_app = typer.Typer(help="The public data contract.", **SETTINGS)
+plan_app = typer.Typer(help="What is asked, of whom, at what privacy.", **SETTINGS)
+ledger_app = typer.Typer(help="An institution's privacy budget.", **SETTINGS)
+release_app = typer.Typer(help="Released scorecards.", **SETTINGS)
+transcript_app = typer.Typer(help="What the coordinator wrote down.", **SETTINGS)
+bench_app = typer.Typer(help="How fast this machine is.", **SETTINGS)
 app.add_typer(schema_app, name="schema")
 app.add_typer(plan_app, name="plan")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(release_app, name="release")
 app.add_typer(transcript_app, name="transcript")
 app.add_typer(bench_app, name="bench")
+app.add_typer(institution_app, name="institution")
+app.add_typer(coordinator_app, name="coordinator")
 
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 _SchemaFile = Annotated[Path, typer.Option("--schema", help="The schema's TOML.")]
 _KeyFile = Annotated[
     Path,
@@ -127,9 +124,9 @@ def plan_new(
 
     from federation.canonical import public_key_of
     from federation.plan import plan_toml
+    from fedscore.machine import system_clock
     from fedscore.planning import default_delta, new_plan
     from fedscore.price_sheet import warnings_of
-    from fedscore.simulation import system_clock
 
     if (key is None) == (coordinator == ""):
         raise ConfigurationError("Name the coordinator by --coordinator or by --key.")
@@ -158,14 +155,14 @@ def plan_new(
 
 
 @plan_app.command("price")
-def plan_price(plan: Path, schema: _SchemaFile, json: _Json = False) -> None:
+def plan_price(plan: Path, schema: _SchemaFile, json: AsJson = False) -> None:
     """Show what a plan costs each person, and the noise and error to expect."""
     from fedscore.price_sheet import price_sheet
     from fedscore.tables import price_tables
 
     sheet = price_sheet(files.read_plan(plan), files.read_schema(schema))
     _warn(sheet.warnings)
-    _show(sheet, price_tables(sheet), json=json)
+    show(sheet, price_tables(sheet), json=json)
 
 
 @plan_app.command("sign")
@@ -181,7 +178,7 @@ def plan_sign(
 
     from federation.plan import plan_toml
     from federation.pricing import price_of
-    from fedscore.simulation import system_clock
+    from fedscore.machine import system_clock
 
     read = files.read_plan(plan)
     if datetime.fromtimestamp(system_clock(), UTC) > read.valid_until:
@@ -211,7 +208,7 @@ def simulate(
     inspect: Annotated[
         bool, typer.Option(help="Also train each institution's own card and compare exactly.")
     ] = True,
-    json: _Json = False,
+    json: AsJson = False,
 ) -> None:
     """Run a signed plan with all its institutions in this process. No real ledger is touched."""
     import tempfile
@@ -247,7 +244,7 @@ def simulate(
     tables = [statement_table(simulation.release), quality_table(simulation.release)]
     if simulation.members:
         tables.insert(0, members_table(simulation))
-    _show(simulation, tables, json=json)
+    show(simulation, tables, json=json)
 
 
 @app.command()
@@ -273,25 +270,25 @@ def score(
 def ledger_show(
     ledger: Path,
     delta: Annotated[float, typer.Option(help="Delta at which epsilon is shown.")] = 1e-6,
-    json: _Json = False,
+    json: AsJson = False,
 ) -> None:
     """Show what an institution's ledger was charged, plan by plan."""
     from clients.ledger import Ledger
     from federation.privacy.accountant import require_target
-    from fedscore.simulation import system_clock
+    from fedscore.machine import system_clock
     from fedscore.tables import ledger_rows, ledger_table
 
     _, at = require_target(1.0, delta)
     with Ledger.open_read_only(ledger, system_clock) as found:
         rows = ledger_rows(found.entries())
-    _show(rows, [ledger_table(rows, at)], json=json)
+    show(rows, [ledger_table(rows, at)], json=json)
 
 
 @ledger_app.command("verify")
 def ledger_verify(ledger: Path) -> None:
     """Recompute a ledger's whole chain and every rule."""
     from clients.ledger import Ledger
-    from fedscore.simulation import system_clock
+    from fedscore.machine import system_clock
 
     with Ledger.open_read_only(ledger, system_clock) as found:
         found.verify()
@@ -300,12 +297,12 @@ def ledger_verify(ledger: Path) -> None:
 
 
 @release_app.command("show")
-def release_show(release: Path, json: _Json = False) -> None:
+def releaseshow(release: Path, json: AsJson = False) -> None:
     """Show a release: its promise, its quality and its card."""
     from fedscore.tables import card_table, quality_table, statement_table
 
     found = files.read_release(release, "")
-    _show(found, [statement_table(found), quality_table(found), card_table(found)], json=json)
+    show(found, [statement_table(found), quality_table(found), card_table(found)], json=json)
 
 
 @release_app.command("verify")
@@ -348,7 +345,7 @@ def transcript_audit(
     release: Annotated[
         Path | None, typer.Option(help="The release that should have come of it.")
     ] = None,
-    json: _Json = False,
+    json: AsJson = False,
 ) -> None:
     """Recompute what can be recomputed, and say who broke the protocol."""
     from federation.errors import ProtocolError
@@ -360,7 +357,7 @@ def transcript_audit(
         None if schema is None else files.read_schema(schema),
         None if release is None else files.read_release(release, ""),
     )
-    _show(found, audit_tables(found), json=json)
+    show(found, audit_tables(found), json=json)
     if found.findings:
         raise ProtocolError(f"{len(found.findings)} findings: the protocol was not kept.")
 
@@ -382,14 +379,14 @@ def bench_step(
     parquet: Annotated[
         bool, typer.Option("--parquet", help="Also time reading them from a Parquet file.")
     ] = False,
-    json: _Json = False,
+    json: AsJson = False,
 ) -> None:
     """Time one training step over people made up on disk, as an institution does it."""
     from fedscore.bench import bench_step as run
     from fedscore.bench import bench_tables
 
     found = run(people=people, features=features, bins=bins, law=law, parquet=parquet)
-    _show(found, bench_tables(found), json=json)
+    show(found, bench_tables(found), json=json)
 
 
 def main() -> None:
@@ -412,18 +409,6 @@ def _write(text: str, out: Path | None) -> None:
     else:
         files.write_new(out, text)
         typer.echo(f"Wrote {out}.")
-
-
-def _show(value: Any, tables: "list[Table]", *, json: bool) -> None:  # noqa: ANN401  any struct
-    if json:
-        import msgspec
-
-        typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
-        return
-    from fedscore.tables import console
-
-    for table in tables:
-        console().print(table)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,16 @@
-"""Reads what the command line names, with errors that say which file is wrong."""
+"""Reads and writes what the command line names, with errors that say which file is wrong."""
 
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from federation.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from clients.configuration import Configuration
@@ -143,3 +148,59 @@ def replace(path: Path, content: bytes) -> None:
         unfinished.replace(path)
     except OSError as error:
         raise ConfigurationError(f"Cannot write {path}: {error.strerror}.") from error
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Writes a new file that only this user may read, once it is on the disk."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(handle)
+    except OSError as error:
+        raise ConfigurationError(f"Cannot write {path}: {error.strerror}.") from error
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Yields a private draft of a directory, which takes its name once all of it is there.
+
+    Raises:
+        ConfigurationError: something has that name already, or it cannot be written.
+    """
+    if path.exists():
+        raise ConfigurationError(f"{path} exists already. Name a new directory.")
+    draft = path.with_name(path.name + ".unfinished")
+    try:
+        draft.mkdir(mode=0o700)
+    except FileExistsError as error:
+        raise ConfigurationError(f"{draft} was left by a run that was killed: remove it.") from (
+            error
+        )
+    except OSError as error:
+        raise ConfigurationError(f"Cannot make {draft}: {error.strerror}.") from error
+    try:
+        yield draft
+        draft.rename(path)
+    except OSError as error:
+        raise ConfigurationError(f"Cannot write {error.filename}: {error.strerror}.") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def key_pem(key: "Ed25519PrivateKey | EllipticCurvePrivateKey") -> bytes:
+    """Returns a private key as PEM, without a passphrase."""
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def require_flower() -> None:
+    """Returns only if Flower is installed, which carries the bytes between processes."""
+    from importlib.util import find_spec
+
+    if find_spec("flwr") is None:
+        raise ConfigurationError(
+            "Real processes need Flower: install fedscore with its extra, `fedscore[live]`."
+        )

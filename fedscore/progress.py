@@ -1,13 +1,52 @@
-"""Progress of a training for people: one bar on standard error."""
+"""Progress of a training for people: one bar on standard error, and what took how long."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
 from server.training import Progress
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened in a training, and how long after the step before.
+
+    Attributes:
+        step: as `server.training.Progress` names it.
+        number: likewise.
+        answers: likewise.
+        seconds: since the step before, or since the SuperLink was up.
+    """
+
+    step: str
+    number: int
+    answers: int
+    seconds: float
+
+
+class Training(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a training.
+
+    Attributes:
+        directory: its plan, roster, transcript and release.
+        release: digest of the release.
+        seconds: from the first invitation to the release.
+        steps: in order.
+    """
+
+    directory: str
+    release: str
+    seconds: float
+    steps: tuple[Step, ...]
+
+    @property
+    def seconds_per_round(self) -> float:
+        """The mean over all training rounds, what they were asked once more included."""
+        rounds = [one for one in self.steps if one.step in ("round", "retry")]
+        return sum(one.seconds for one in rounds) / sum(one.step == "round" for one in rounds)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ institution. They are marked "simulation only" wherever they are shown.
 """
 
 import resource
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -28,11 +27,12 @@ from federation.model.evaluation import Figure
 from federation.model.release import Release, load_release
 from federation.plan import Plan, plan_toml
 from federation.population import Split
-from federation.privacy.entropy import KEY_BYTES, Entropy
+from federation.privacy.entropy import Entropy
 from federation.schema import Schema
 from federation.secure_aggregation.roster import Member as RosterMember
 from federation.secure_aggregation.roster import Roster, roster_toml
 from fedscore.inspection import Member, inspect_institution, pooled
+from fedscore.machine import system_clock, system_entropy
 from server.rounds import MaskedSums
 from server.training import Progress, Sums, run_training
 
@@ -45,16 +45,6 @@ RECORDS: Final = "records"
 SNAPSHOTS: Final = "snapshots"
 _FILES_OF_A_LEDGER: Final = 4  # itself, its lock, its log, the log's index
 _OTHER_FILES: Final = 128
-
-
-def system_entropy() -> bytes:
-    """Returns 32 bytes of the operating system's generator."""
-    return secrets.token_bytes(KEY_BYTES)
-
-
-def system_clock() -> int:
-    """Returns whole seconds since 1970."""
-    return int(time.time())
 
 
 class InProcess:
@@ -322,6 +312,7 @@ def _seat(
             ledger=ledger,
             records=records,
             workspace=workspace,
+            is_approved=lambda _: True,  # a simulation has no people to ask
             clock=clock,
             noise_entropy=noise_entropy,
             mask_entropy=mask_entropy,

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from federation.model.evaluation import Figure
@@ -14,13 +13,8 @@ from federation.privacy.ledger_entries import Closed, Recorded, Refunded, Reserv
 from federation.privacy.units import BudgetUnits, Delta, Population
 from federation.transcript_audit import Audit
 from fedscore.price_sheet import PriceSheet
+from fedscore.progress import Training
 from fedscore.simulation import Simulation
-
-
-def console() -> Console:
-    """Returns where tables go: as wide as the terminal, or 110 columns into a file."""
-    found = Console()
-    return found if found.is_terminal else Console(width=110)
 
 
 def with_interval(figure: Figure | None) -> str:
@@ -310,4 +304,18 @@ def ledger_table(rows: list[LedgerPlan], delta: Delta) -> Table:
             epsilon(row.spent_held_out),
             end_section=True,
         )
+    return table
+
+
+def training_table(training: Training) -> Table:
+    """Returns what happened in a training over real processes, step by step."""
+    table = Table(
+        title="What happened, step by step",
+        caption=f"{training.seconds_per_round:.2f} seconds a round; release "
+        f"{training.release[:16]}... in {training.directory}",
+    )
+    for heading in ("Step", "Number", "Answers", "Seconds"):
+        table.add_column(heading, justify="left" if heading == "Step" else "right")
+    for one in training.steps:
+        table.add_row(one.step, str(one.number), str(one.answers), f"{one.seconds:.2f}")
     return table

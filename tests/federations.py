@@ -29,7 +29,7 @@ from clients.records import Records
 from experiments.entropy import SeededEntropy
 from federation import door
 from federation.asking import sum_for
-from federation.canonical import public_key_of
+from federation.canonical import Digest, public_key_of
 from federation.messages import Accept, Invite, Reply, Request, decode_reply, encode
 from federation.model.scorecard import AdditiveCard
 from federation.plan import Plan, plan_toml
@@ -308,6 +308,7 @@ class Federation:
         entropy: Callable[[str], Entropy] = SeededEntropy,
         roster: Roster | None = None,
         time: Callable[[], int] = clock,
+        is_approved: Callable[[Digest], bool] = lambda _: True,
         out: str = "seats",
     ) -> Iterator[dict[str, Seat]]:
         """Yields the institutions themselves, by name, to speak to one by one.
@@ -319,6 +320,7 @@ class Federation:
             entropy: makes the noise entropy of one institution, given its name.
             roster: that all have pinned; `roster_of` the plan if not said.
             time: their clock.
+            is_approved: what their people say to the plan with this digest.
             out: directory for ledgers, records and snapshots.
         """
         (self.directory / out).mkdir(exist_ok=True)
@@ -326,7 +328,13 @@ class Federation:
         with ExitStack() as files:
             yield {
                 member.id: self._seat(
-                    member, files, roster=pinned, out=out, entropy=entropy(member.id), time=time
+                    member,
+                    files,
+                    roster=pinned,
+                    out=out,
+                    entropy=entropy(member.id),
+                    time=time,
+                    is_approved=is_approved,
                 )
                 for member in self.members
             }
@@ -340,6 +348,7 @@ class Federation:
         out: str,
         entropy: Entropy,
         time: Callable[[], int],
+        is_approved: Callable[[Digest], bool],
     ) -> Seat:
         workspace = self.directory / out / member.id
         workspace.mkdir(mode=0o700, exist_ok=True)
@@ -362,6 +371,7 @@ class Federation:
             ledger=ledger,
             records=records,
             workspace=workspace,
+            is_approved=is_approved,
             clock=time,
             noise_entropy=entropy,
             mask_entropy=masks,

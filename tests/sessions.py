@@ -545,6 +545,7 @@ def seat(
         ledger=ledger,
         records=records,
         workspace=own,
+        is_approved=lambda _: True,
         clock=clock,
         noise_entropy=noise,
         mask_entropy=masks,

@@ -27,10 +27,12 @@ from fedscore.demo.nation import (
     not_held,
 )
 from fedscore.demo.report import Demo, write_report
+from fedscore.machine import system_clock, system_entropy
 from fedscore.planning import default_delta, new_plan
 from fedscore.progress import watching
-from fedscore.simulation import Simulation, simulate, system_clock, system_entropy
-from fedscore.tables import console, members_table, quality_table, statement_table
+from fedscore.showing import console
+from fedscore.simulation import Simulation, simulate
+from fedscore.tables import members_table, quality_table, statement_table
 
 PURPOSE: Final = "credit-scoring"
 PEOPLE: Final = 30_000

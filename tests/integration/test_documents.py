@@ -6,9 +6,11 @@ import shlex
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from clients.configuration import load_configuration
 from experiments.documents import BLOCKS, DOCUMENTS, rendered
+from fedscore.command import app
 from fedscore.demo.nation import DATA, SCHEMA, TABLE
 from tests.integration.test_command import run
 
@@ -70,6 +72,17 @@ def test_every_command_of_the_readme_runs_as_it_stands(tmp_path, monkeypatch, ca
         if words[1:3] == ["schema", "draft"]:  # a person has confirmed every bound
             Path(words[words.index("--out") + 1]).write_text(SCHEMA.read_text())
     assert Path("scores.parquet").exists()
+
+
+def test_every_command_for_real_processes_exists_with_these_options():
+    text = (CHECKOUT / "README.md").read_text()
+    block = text.split("## Real processes")[1].split("```")[1]
+    commands = [line for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+    assert len(commands) == 8
+    for line in commands:
+        _, noun, verb, *options = shlex.split(line, comments=True)
+        group = get_command(app).commands[noun]
+        group.commands[verb].make_context(verb, options)  # raises on an unknown or missing option
 
 
 def make_key(path: Path) -> None:

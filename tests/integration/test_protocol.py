@@ -684,6 +684,35 @@ def test_an_expired_plan_makes_way_for_the_next_and_its_rest_returns(tmp_path):
         seat.accept(late)
 
 
+def test_a_plan_that_nobody_approved_is_refused_until_somebody_does(tmp_path):
+    built = federation(tmp_path)
+    approved: set[str] = set()
+    with built.seats(is_approved=approved.__contains__) as seats:
+        seat = seats["bank-00"]
+        assert refused(seat, Invite(plan=plan_toml(built.plan))) is RefusalCode.POLICY
+        assert "has not been approved" in seat.log[-1]
+        assert seat.ledger.head()[0] == 0
+        approved.add(built.plan.digest)
+        seat.accept(built.plan)
+
+
+def test_at_rest_an_institution_ends_what_expired_and_prepares_for_the_next(tmp_path):
+    built = federation(tmp_path)
+    times = [NOW]
+    with built.seats(time=lambda: times[0]) as seats:
+        seat = seats["bank-00"]
+        seat.accept(built.plan)
+        seat.institution.rest()
+        limits = built.members[0].policy.limits
+        assert seat.ledger.balance(limits).open_plans == (built.plan.digest,)
+        times[0] = NOW + 2 * 86_400
+        seat.institution.rest()
+        assert seat.ledger.balance(limits).open_plans == ()
+        seat.accept(
+            signed_plan(built.schema, name="late", valid_from=datetime.fromtimestamp(times[0], UTC))
+        )
+
+
 def test_after_a_restart_nothing_is_answered_and_a_close_returns_what_never_was(tmp_path):
     built = federation(tmp_path)
     with built.seats() as seats:

@@ -1,0 +1,98 @@
+"""The institution as a process: one daemon on one state, from start to a stop between messages."""
+
+import logging
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from clients.configuration import DaemonConfiguration
+from clients.considering import pinned_roster
+from clients.decisions import Decisions
+from clients.flower_node import load_node_key, serve
+from clients.institution import Institution
+from clients.ledger import Ledger
+from clients.premises import Premises
+from clients.records import Records
+from federation.privacy.entropy import Entropy
+from federation.schema import Schema
+from federation.sealed import SealedHandler
+
+_log = logging.getLogger(__name__)
+
+
+def run_daemon(
+    configuration: DaemonConfiguration,
+    premises: Premises,
+    *,
+    identity: Ed25519PrivateKey,
+    schema: Schema,
+    clock: Callable[[], int],
+    entropy: Entropy,
+    stop: threading.Event,
+) -> None:
+    """Answers the coordinator until `stop` is set; what was begun is answered.
+
+    Args:
+        configuration: of the institution.
+        premises: its private state.
+        identity: its key.
+        schema: the federation's data contract.
+        clock: whole seconds since 1970.
+        entropy: 32 fresh secret bytes a call.
+        stop: set by whoever wants this to end.
+
+    Raises:
+        ConfigurationError: a file is missing or does not fit, or another daemon has this state.
+        DataError: the table breaks its contract.
+        LedgerCorrupt: the ledger cannot be trusted.
+    """
+    node_key = load_node_key(premises.node)
+    roster = pinned_roster(configuration)
+    decisions = Decisions(premises.decisions)
+    with Ledger.open(premises.ledger, clock) as ledger, Records(premises.records) as records:
+        institution = Institution(
+            identifier=configuration.id,
+            identity=identity,
+            roster=roster,
+            schema=schema,
+            table=Path(configuration.table),
+            not_held=frozenset(configuration.not_held),
+            most_people=configuration.most_people,
+            split=configuration.split,
+            policy=configuration.policy,
+            ledger=ledger,
+            records=records,
+            workspace=premises.snapshots,
+            is_approved=lambda plan: decisions.of(plan).lets_in(configuration.approval),
+            clock=clock,
+            noise_entropy=entropy,
+            mask_entropy=entropy,
+            log=_log.info,
+        )
+        for plan in ledger.balance(configuration.policy.limits).open_plans:
+            _log.warning("plan %s... was entered before and is not taken up again", plan[:16])
+        try:
+            institution.prepare()
+            _log.info("ready, at ledger sequence %d", ledger.head()[0])
+            serve(
+                configuration.coordinator_address,
+                root_certificates=Path(configuration.root_certificates),
+                node_key=node_key,
+                handle=SealedHandler(
+                    institution.handle,
+                    institution=configuration.id,
+                    federation=configuration.federation,
+                    identity=identity,
+                    coordinator=configuration.policy.coordinator,
+                    clock=clock,
+                    entropy=entropy,
+                ),
+                idle=institution.rest,
+                stop=stop,
+            )
+        finally:
+            shutil.rmtree(premises.snapshots / "snapshot", ignore_errors=True)
+    _log.info("stopped")

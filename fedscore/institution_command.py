@@ -1,0 +1,218 @@
+"""`fedscore institution`: an institution on its own machine, and what its people decide."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from federation.errors import ConfigurationError, FedscoreError, PrivacyError
+from fedscore import files
+from fedscore.showing import SETTINGS, AsJson, show
+
+if TYPE_CHECKING:
+    from clients.configuration import DaemonConfiguration
+    from clients.considering import Consideration
+    from clients.decisions import Decision
+    from clients.premises import Premises
+
+institution_app = typer.Typer(help="An institution on its own machine.", **SETTINGS)
+
+_Configuration = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="The institution's configuration, TOML.")
+]
+_Plan = Annotated[Path, typer.Argument(help="The signed plan, TOML.")]
+
+
+@institution_app.command("init")
+def institution_init(
+    directory: Annotated[Path, typer.Argument(help="New private directory.")],
+    *,
+    identifier: Annotated[str, typer.Option("--id", help="As plans will invite it.")],
+    title: Annotated[str, typer.Option(help="For people.")],
+    table: Annotated[Path, typer.Option(help="Parquet or CSV, one person after the other.")],
+    most_people: Annotated[int, typer.Option(help="Public; the table never has more people.")],
+    not_held: Annotated[
+        str, typer.Option(help="Features the table does not have, separated by commas.")
+    ] = "",
+    federation: Annotated[str, typer.Option(help="The federation's identifier.")],
+    salt: Annotated[str, typer.Option(help="The federation's salt, 64 hex digits.")],
+    held_out: Annotated[float, typer.Option(help="The federation's held-out share.")],
+    coordinator: Annotated[
+        str, typer.Option(help="The coordinator's key, 64 hex digits, compared out of band.")
+    ],
+    address: Annotated[str, typer.Option(help="The coordinator's host:port.")],
+    purpose: Annotated[str, typer.Option(help="Allowed purposes, separated by commas.")],
+    delta: Annotated[float, typer.Option(help="At which the limits below are stated.")],
+    epsilon_per_plan: Annotated[float, typer.Option(help="Largest epsilon of one plan.")],
+    epsilon_per_year: Annotated[float, typer.Option(help="Largest epsilon of any 365 days.")],
+    epsilon_lifetime: Annotated[float, typer.Option(help="Largest epsilon ever.")],
+) -> None:
+    """Make an institution: its keys, an empty ledger, its configuration, and its public card."""
+    from federation.card import fingerprint_of
+    from fedscore.institution_making import CARD_FILE, CONFIGURATION_FILE, make_institution
+
+    _, card = make_institution(
+        directory,
+        id=identifier,
+        title=title,
+        most_people=most_people,
+        table=str(table.resolve()),
+        not_held=sorted(files.names_in(not_held)),
+        federation=federation,
+        salt=salt,
+        held_out_fraction=held_out,
+        address=address,
+        coordinator=coordinator,
+        purposes=sorted(files.names_in(purpose)),
+        delta=delta,
+        epsilon_per_plan=epsilon_per_plan,
+        epsilon_per_year=epsilon_per_year,
+        epsilon_lifetime=epsilon_lifetime,
+    )
+    typer.echo(
+        f"Made {directory}. Read {directory / CONFIGURATION_FILE}, and put schema.toml, ca.pem and "
+        "roster.toml of the federation beside it.\n"
+        f"Hand {directory / CARD_FILE} to the coordinator, and tell them this by another way:\n"
+        f"{fingerprint_of(card.key)}"
+    )
+
+
+@institution_app.command("consider")
+def institution_consider(config: _Configuration, plan: _Plan, json: AsJson = False) -> None:
+    """Hold a plan against policy and budget: nothing is sent and nothing is written."""
+    from fedscore.institution_tables import consideration_tables
+
+    considered = _considered(config, plan)
+    show(considered, consideration_tables(considered), json=json)
+    _require_all(considered)
+
+
+@institution_app.command("approve")
+def institution_approve(config: _Configuration, plan: _Plan) -> None:
+    """Let the daemon take part in a plan that keeps every rule of the policy."""
+    from clients.configuration import Approval
+    from clients.decisions import Decision
+
+    considered = _considered(config, plan)
+    _require_all(considered)
+    if considered.approval is Approval.AUTOMATIC and considered.decision is not Decision.REFUSED:
+        raise ConfigurationError(
+            f'Nothing to approve: {config} says approval = "automatic". Refuse the plan if you do '
+            "not want it."
+        )
+    _decide(config, considered.plan, Decision.APPROVED)
+    typer.echo(f"Approved plan {considered.name!r}, digest {considered.plan}.")
+
+
+@institution_app.command("refuse")
+def institution_refuse(config: _Configuration, plan: _Plan) -> None:
+    """Keep the daemon out of a plan, whatever the policy says."""
+    from clients.decisions import Decision
+
+    found = files.read_plan(plan)
+    _decide(config, found.digest, Decision.REFUSED)
+    typer.echo(f"Refused plan {found.name!r}, digest {found.digest}.")
+
+
+@institution_app.command("run")
+def institution_run(config: _Configuration) -> None:
+    """Answer the coordinator until SIGTERM; the log is JSON lines on standard error."""
+    import logging
+    import signal
+    import threading
+
+    from fedscore.json_log import log_as_json
+
+    files.require_flower()
+    log_as_json()
+    log = logging.getLogger("fedscore.institution")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        from clients.daemon import run_daemon
+        from fedscore.machine import system_clock, system_entropy
+
+        configuration, premises = _opened(config)
+        run_daemon(
+            configuration,
+            premises,
+            identity=files.read_key(premises.identity),
+            schema=files.read_schema(Path(configuration.schema)),
+            clock=system_clock,
+            entropy=system_entropy,
+            stop=stop,
+        )
+    except FedscoreError as error:
+        log.error("%s", error)
+        raise typer.Exit(error.exit_code) from error
+
+
+@institution_app.command("status")
+def institution_status(config: _Configuration, json: AsJson = False) -> None:
+    """Show what the ledger was charged, what is left, and which plans are open."""
+    from clients.ledger import Ledger
+    from fedscore.institution_tables import balance_table
+    from fedscore.machine import system_clock
+
+    configuration, premises = _opened(config)
+    with Ledger.open_read_only(premises.ledger, system_clock) as ledger:
+        balance = ledger.balance(configuration.policy.limits)
+    show(balance, [balance_table(balance, configuration.title)], json=json)
+
+
+def _opened(config: Path) -> "tuple[DaemonConfiguration, Premises]":
+    from clients.configuration import load_daemon_configuration
+    from clients.premises import premises_of
+
+    configuration = load_daemon_configuration(config)
+    return configuration, premises_of(configuration)
+
+
+def _considered(config: Path, plan: Path) -> "Consideration":
+    from datetime import UTC, datetime
+
+    from clients.considering import consideration, pinned_roster
+    from clients.decisions import Decisions
+    from clients.ledger import Ledger
+    from federation.canonical import Digest
+    from fedscore.machine import system_clock
+
+    configuration, premises = _opened(config)
+    found = files.read_plan(plan)
+    with Ledger.open_read_only(premises.ledger, system_clock) as ledger:
+        balance = ledger.balance(configuration.policy.limits)
+    return consideration(
+        found,
+        configuration=configuration,
+        schema=files.read_schema(Path(configuration.schema)),
+        roster=pinned_roster(configuration),
+        balance=balance,
+        decision=Decisions(premises.decisions).of(Digest(found.digest)),
+        now=datetime.fromtimestamp(system_clock(), UTC),
+    )
+
+
+def _require_all(considered: "Consideration") -> None:
+    broken = [rule.text for rule in considered.rules if not rule.holds]
+    if broken:
+        raise PrivacyError(f"The policy refuses this plan. Not so: {'; '.join(broken)}.")
+
+
+def _decide(config: Path, plan: str, decision: "Decision") -> None:
+    """Notes a decision; a plan that was entered already is not reached by one any more."""
+    from clients.decisions import Decisions
+    from clients.ledger import Ledger
+    from federation.canonical import Digest
+    from federation.privacy.ledger_entries import Reserved
+    from fedscore.machine import system_clock
+
+    _, premises = _opened(config)
+    with Ledger.open_read_only(premises.ledger, system_clock) as ledger:
+        entries = ledger.entries()
+    if any(isinstance(one.entry, Reserved) and one.entry.plan == plan for one in entries):
+        raise ConfigurationError(
+            "This plan was entered already, and a plan is entered once: no decision reaches it "
+            "any more. To leave it, stop the daemon."
+        )
+    Decisions(premises.decisions).note(Digest(plan), decision)
