@@ -303,11 +303,7 @@ class Institution:
 
     @property
     def taking(self) -> Taking:
-        """The plan that is under way.
-
-        Raises:
-            ProtocolError: there is none.
-        """
+        """The plan that is under way, or a `ProtocolError`."""
         if self._entered is None:
             raise ProtocolError("This institution takes part in no plan.")
         return self._entered.taking

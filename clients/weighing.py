@@ -1,4 +1,4 @@
-"""How an institution weighs an invitation: all that can be refused without looking at its people."""
+"""How an institution weighs an invitation: all that is refused without looking at its people."""
 
 from dataclasses import dataclass
 from datetime import datetime
