@@ -8,6 +8,10 @@ read again. What a plan is charged, to each population separately:
 | --- | --- | --- |
 | reserved and not closed (also after a crash) | all it reserved | all it reserved, however old |
 | closed | what it spent, less refunds | the same, while its latest entry is at most 365 days old |
+| open when entries were found missing | all it reserved | the same, for 365 days from then |
+
+Missing entries that a person had charged (`federation.privacy.ledger_recovery`) count in full, in
+the window for 365 days from then.
 
 Time is the institution's own clock and never runs backwards: an entry is stamped with the later of
 the clock and the entry before it. A clock that jumps ahead can only loosen the yearly window, never
@@ -28,6 +32,7 @@ from federation.privacy.ledger_entries import (
     Closed,
     Entry,
     Recorded,
+    Recovered,
     Refunded,
     Reserved,
     Spent,
@@ -81,11 +86,15 @@ class PopulationBalance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
-    """Where the ledger stands at one time; open plans in the order of their reservation."""
+    """Where the ledger stands at one time; open plans in the order of their reservation.
+
+    `recovered` says for which missing entries a person had the worst charged.
+    """
 
     trained: PopulationBalance
     held_out: PopulationBalance
     open_plans: tuple[Digest, ...]
+    recovered: tuple[Recovered, ...]
 
     def of(self, population: Population) -> PopulationBalance:
         """Returns the totals of one population."""
@@ -112,6 +121,12 @@ class PlanAccount:
         """Returns what the plan is charged: its price while open, what it spent once closed."""
         return self.price.of(population) if self.is_open else self.spent[population]
 
+    def end(self) -> None:
+        """Lets nothing more be spent or refunded."""
+        self.is_open = False
+        self.attempts.clear()
+        self.refunded.clear()
+
 
 @dataclass(slots=True, kw_only=True)
 class Account:
@@ -122,6 +137,14 @@ class Account:
     latest_time: int = 0
     split: Digest | None = None
     plans: dict[Digest, PlanAccount] = field(default_factory=dict)
+    recovered: list[tuple[int, Recovered]] = field(default_factory=list)
+    """Every time at which missing entries were charged, with that entry."""
+
+    def has_charged_for(self, sequence: int, head: Digest) -> bool:
+        """Returns whether this head was seen, missed, and what led to it charged at its worst."""
+        return any(
+            (one.seen_sequence, one.seen_head) == (sequence, head) for _, one in self.recovered
+        )
 
 
 def following(account: Account, now: int, entry: Entry) -> Recorded:
@@ -136,7 +159,7 @@ def following(account: Account, now: int, entry: Entry) -> Recorded:
         ConfigurationError: the clock is outside [0, LATEST_TIME].
     """
     return Recorded(
-        sequence=account.sequence + 1,
+        sequence=_next_sequence(account, entry),
         time=_ledger_time(account, now),
         previous=account.head,
         entry=entry,
@@ -195,10 +218,14 @@ def balance_of(account: Account, now: int, limits: Limits) -> Balance:
     window_start = _ledger_time(account, now) - WINDOW_SECONDS
     plans = account.plans.values()
     in_window = [plan for plan in plans if plan.is_open or plan.latest_time >= window_start]
+    missing = [found.price for _, found in account.recovered]
+    missing_in_window = [found.price for time, found in account.recovered if time >= window_start]
 
     def side(population: Population) -> PopulationBalance:
         charged = sum(plan.charge(population) for plan in plans)
+        charged += sum(price.of(population) for price in missing)
         charged_in_window = sum(plan.charge(population) for plan in in_window)
+        charged_in_window += sum(price.of(population) for price in missing_in_window)
         return PopulationBalance(
             charged_lifetime=BudgetUnits(charged),
             charged_in_window=BudgetUnits(charged_in_window),
@@ -210,6 +237,7 @@ def balance_of(account: Account, now: int, limits: Limits) -> Balance:
         trained=side(Population.TRAINED),
         held_out=side(Population.HELD_OUT),
         open_plans=tuple(name for name, plan in account.plans.items() if plan.is_open),
+        recovered=tuple(found for _, found in account.recovered),
     )
 
 
@@ -234,10 +262,9 @@ def balance(entries: Iterable[Recorded], now: int, limits: Limits) -> Balance:
 
 
 def _follows(account: Account, recorded: Recorded) -> None:
-    if recorded.sequence != account.sequence + 1:
-        raise PrivacyError(
-            f"Expected sequence={account.sequence + 1}, got sequence={recorded.sequence}."
-        )
+    expected = _next_sequence(account, recorded.entry)
+    if recorded.sequence != expected:
+        raise PrivacyError(f"Expected sequence={expected}, got sequence={recorded.sequence}.")
     if recorded.previous != account.head:
         raise PrivacyError("The previous hash is not the hash of the entry before.")
     if recorded.time < account.latest_time:
@@ -291,6 +318,13 @@ def _spending_fits_the_reservation(account: Account, spent: Spent) -> None:
         )
 
 
+def _gap_was_never_charged(account: Account, recovered: Recovered) -> None:
+    if account.has_charged_for(recovered.seen_sequence, recovered.seen_head):
+        raise PrivacyError(
+            f"What is missing up to sequence {recovered.seen_sequence} was charged before."
+        )
+
+
 def _check_rules(account: Account, entry: Entry) -> None:
     match entry:
         case Reserved():
@@ -305,6 +339,8 @@ def _check_rules(account: Account, entry: Entry) -> None:
             _attempt_was_spent(account, entry)
         case Closed():
             _plan_is_open(account, entry)
+        case Recovered():
+            _gap_was_never_charged(account, entry)
         case unreachable:  # pragma: no cover - mypy proves that no kind is forgotten
             assert_never(unreachable)
 
@@ -329,15 +365,27 @@ def _apply(account: Account, recorded: Recorded) -> None:
             plan.refunded.add(key)
         case Closed() as closed:
             plan = account.plans[closed.plan]
-            plan.is_open = False
-            plan.attempts.clear()
-            plan.refunded.clear()
+            plan.end()
+        case Recovered() as recovered:
+            account.recovered.append((recorded.time, recovered))
+            for plan in account.plans.values():
+                if plan.is_open:  # the missing entries may have spent all of it
+                    plan.spent = {one: plan.price.of(one) for one in Population}
+                    plan.end()
+                    plan.latest_time = recorded.time
+            return
         case unreachable:  # pragma: no cover - mypy proves that no kind is forgotten
             assert_never(unreachable)
     plan.latest_time = recorded.time
 
 
 # The values.
+
+
+def _next_sequence(account: Account, entry: Entry) -> int:
+    if isinstance(entry, Recovered):  # above what peers may remember
+        return max(account.sequence, entry.seen_sequence) + 1
+    return account.sequence + 1
 
 
 def _ledger_time(account: Account, now: int) -> int:

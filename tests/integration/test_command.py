@@ -126,7 +126,7 @@ def test_a_newcomer_gets_from_schema_to_scores_by_the_commands_alone(place, feds
     for ledger in sorted(Path("out/ledgers").glob("*.sqlite")):
         assert fedscore("ledger", "verify", str(ledger))[0] == 0
     code, out, _ = fedscore("ledger", "show", "out/ledgers/bank-00.sqlite", "--json")
-    row = json.loads(out)[0]
+    row = json.loads(out)["plans"][0]
     assert row["reserved_trained"] == price["populations"][0]["units"]
     assert 0 < row["alone_trained"] < row["reserved_trained"]
     assert (row["answers"], row["refunds"]) == (5, 0)
@@ -184,7 +184,7 @@ def test_a_ledger_shows_what_was_answered_refunded_and_would_be_owed_to_the_coor
     with built.seats() as seats:
         train(built, Wire(seats, unheard=silent("bank-02", to=Open, at=1)))
     path = str(place / "seats" / "bank-00" / "ledger.sqlite")
-    (row,) = json.loads(fedscore("ledger", "show", path, "--json")[1])
+    (row,) = json.loads(fedscore("ledger", "show", path, "--json")[1])["plans"]
     price = price_of(built.plan, built.schema)
     assert (row["answers"], row["refunds"]) == (6, 1)
     assert row["alone_trained"] == price.alone.trained

@@ -582,7 +582,7 @@ def test_an_older_copy_is_noticed_by_a_head_seen_before(stored: Path, tmp_path: 
         with pytest.raises(LedgerCorrupt, match=r"ends at sequence 4, entry 5 was signed"):
             ledger.require_not_older_than(*head)
         ledger.spend(attempt(8))
-        with pytest.raises(LedgerCorrupt, match="another ledger or was rewritten"):
+        with pytest.raises(LedgerCorrupt, match="another ledger, was rewritten"):
             ledger.require_not_older_than(*head)
 
 
