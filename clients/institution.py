@@ -15,7 +15,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from clients.ledger import Ledger
-from clients.policy import Policy, consider, fits
+from clients.policy import Policy, consider, fits, rate
 from clients.records import Records
 from clients.sessions import Sessions
 from clients.snapshot import Snapshot, take_snapshot
@@ -229,7 +229,11 @@ class Institution:
                 return encode(self._close(request))
         entered = self._under_way()
         said = self._records.reply_to(data)
-        return encode(self._reply(request, entered.sessions)) if said is None else said
+        if said is not None:
+            return said
+        if isinstance(request, Open):
+            self._require_rate()
+        return encode(self._reply(request, entered.sessions))
 
     @staticmethod
     def _reply(request: Request, sessions: Sessions) -> Reply:
@@ -250,6 +254,12 @@ class Institution:
                 return sessions.refund(request)
             case _:
                 raise ProtocolError("This message belongs to no session.")
+
+    def _require_rate(self) -> None:
+        """Returns only if another question may be answered in this hour; nothing is noted of it."""
+        rule = rate(self._ledger.balance(self._limits), self._policy)
+        if not rule.holds:
+            raise _Refused(rule.code, f"policy: {rule.text}")
 
     @property
     def taking(self) -> Taking:
@@ -332,12 +342,13 @@ class Institution:
             identifier=self.identifier,
             schema=self._schema,
             roster=self._roster,
+            approved_peers=self._policy.approved_peers,
             split=self._split,
             most_people=self._most_people,
             now=self._now(),
         ):
             if not rule.holds:
-                raise _Refused(rule.code, f"not so: {rule.text}")
+                raise _Refused(rule.code, f"policy: {rule.text}")
         return plan
 
     # 2. Close the plan: what was never answered returns to the budget, the snapshot goes.

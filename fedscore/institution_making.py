@@ -49,10 +49,21 @@ root_certificates = "ca.pem"      # nobody else's certificates are trusted
 state = "state"
 
 [policy]
+# What this institution's people decide. A plan that breaks one line is refused.
 coordinator = {coordinator}       # the only key whose plans are considered
+approved_peers = "roster"         # all in our roster; or ["bank-b", ...]: nobody else beside us
 purposes = {purposes}
-least_quorum = 3                  # answers in every total that is opened, at least
-least_colluders = 1               # institutions that may conspire with the coordinator, at least
+# schemas = ["..."]               # digests of the data contracts that people have read
+
+least_participants = 3            # n: invited, ourselves included
+least_quorum = 3                  # m: answers in every total that is opened
+least_threshold = 3               # t: institutions that open a total together
+least_colluders = 1               # c: institutions that may conspire with the coordinator
+least_audited_share = 0.0         # of the answers that institutions compute again, 0 to 1
+longest_validity_days = 31        # a plan's price is set aside as long
+rounds_per_hour = 600             # questions answered within any 60 minutes
+
+# Privacy of each person at this institution; trained and held-out people have a budget each.
 delta = {delta}
 epsilon_per_plan = {epsilon_per_plan}
 epsilon_per_year = {epsilon_per_year}         # any 365 days

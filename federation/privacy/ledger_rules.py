@@ -21,6 +21,7 @@ The chain is hashed, not signed. It shows damage and careless edits. Whoever may
 write another consistent chain; a head seen earlier in a signed header shows that one.
 """
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import assert_never
@@ -41,7 +42,7 @@ from federation.privacy.ledger_entries import (
 )
 from federation.privacy.units import BudgetUnits, Population, Price
 
-WINDOW_SECONDS = 365 * 24 * 60 * 60
+WINDOW_SECONDS, HOUR_SECONDS = 365 * 24 * 60 * 60, 60 * 60
 
 
 # What is left.
@@ -88,13 +89,15 @@ class PopulationBalance:
 class Balance:
     """Where the ledger stands at one time; open plans in the order of their reservation.
 
-    `recovered` says for which missing entries a person had the worst charged.
+    `recovered`: the missing entries that were charged; `answers_last_hour`: attempts spent within
+    the last 60 minutes, refunded ones included.
     """
 
     trained: PopulationBalance
     held_out: PopulationBalance
     open_plans: tuple[Digest, ...]
     recovered: tuple[Recovered, ...]
+    answers_last_hour: int
 
     def of(self, population: Population) -> PopulationBalance:
         """Returns the totals of one population."""
@@ -123,9 +126,7 @@ class PlanAccount:
 
     def end(self) -> None:
         """Lets nothing more be spent or refunded."""
-        self.is_open = False
-        self.attempts.clear()
-        self.refunded.clear()
+        self.is_open, self.attempts, self.refunded = False, {}, set()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -138,13 +139,14 @@ class Account:
     split: Digest | None = None
     plans: dict[Digest, PlanAccount] = field(default_factory=dict)
     recovered: list[tuple[int, Recovered]] = field(default_factory=list)
-    """Every time at which missing entries were charged, with that entry."""
+    """When missing entries were charged, with that entry."""
+    answered: deque[int] = field(default_factory=deque)
+    """When attempts were spent, in order, those of the last hour before the last one."""
 
     def has_charged_for(self, sequence: int, head: Digest) -> bool:
         """Returns whether this head was seen, missed, and what led to it charged at its worst."""
-        return any(
-            (one.seen_sequence, one.seen_head) == (sequence, head) for _, one in self.recovered
-        )
+        seen = {(one.seen_sequence, one.seen_head) for _, one in self.recovered}
+        return (sequence, head) in seen
 
 
 def following(account: Account, now: int, entry: Entry) -> Recorded:
@@ -215,17 +217,18 @@ def balance_of(account: Account, now: int, limits: Limits) -> Balance:
     Raises:
         ConfigurationError: the clock is outside [0, LATEST_TIME].
     """
-    window_start = _ledger_time(account, now) - WINDOW_SECONDS
+    ledger_time = _ledger_time(account, now)
+    window_start = ledger_time - WINDOW_SECONDS
     plans = account.plans.values()
     in_window = [plan for plan in plans if plan.is_open or plan.latest_time >= window_start]
     missing = [found.price for _, found in account.recovered]
     missing_in_window = [found.price for time, found in account.recovered if time >= window_start]
 
     def side(population: Population) -> PopulationBalance:
-        charged = sum(plan.charge(population) for plan in plans)
-        charged += sum(price.of(population) for price in missing)
-        charged_in_window = sum(plan.charge(population) for plan in in_window)
-        charged_in_window += sum(price.of(population) for price in missing_in_window)
+        lost = sum(one.of(population) for one in missing)
+        charged = lost + sum(plan.charge(population) for plan in plans)
+        lost_in_window = sum(one.of(population) for one in missing_in_window)
+        charged_in_window = lost_in_window + sum(plan.charge(population) for plan in in_window)
         return PopulationBalance(
             charged_lifetime=BudgetUnits(charged),
             charged_in_window=BudgetUnits(charged_in_window),
@@ -238,6 +241,7 @@ def balance_of(account: Account, now: int, limits: Limits) -> Balance:
         held_out=side(Population.HELD_OUT),
         open_plans=tuple(name for name, plan in account.plans.items() if plan.is_open),
         recovered=tuple(found for _, found in account.recovered),
+        answers_last_hour=sum(time >= ledger_time - HOUR_SECONDS for time in account.answered),
     )
 
 
@@ -357,6 +361,9 @@ def _apply(account: Account, recorded: Recorded) -> None:
             plan = account.plans[spent.plan]
             plan.spent[spent.population] += spent.units
             plan.attempts[spent.question, spent.round, spent.attempt] = spent
+            account.answered.append(recorded.time)
+            while account.answered[0] < recorded.time - HOUR_SECONDS:
+                account.answered.popleft()
         case Refunded() as refunded:
             plan = account.plans[refunded.plan]
             key = (refunded.question, refunded.round, refunded.attempt)

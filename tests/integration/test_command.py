@@ -430,6 +430,8 @@ def test_institutions_from_configuration_files_take_part_by_their_own_policies(p
             f'id = "{name}"\ntitle = "Bank {number}"\nmost_people = 500\n'
             f'table = "../{name}.parquet"\n'
             f'[policy]\ncoordinator = "{plan["coordinator"]}"\npurposes = ["credit-scoring"]\n'
+            'approved_peers = "roster"\nleast_participants = 3\nleast_threshold = 3\n'
+            "least_audited_share = 0.0\nlongest_validity_days = 40\nrounds_per_hour = 100\n"
             "least_quorum = 4\nleast_colluders = 1\ndelta = 1e-4\nepsilon_per_plan = 8.0\n"
             f"epsilon_per_year = 8.0\nepsilon_lifetime = {8.0 if number else 9.0}\n"
         )
@@ -544,6 +546,8 @@ def configured(directory: Path, *ids: str, **changes: str) -> None:
             f'id = "{name}"\ntitle = "Bank {number}"\nmost_people = 1000\n'
             f'table = "{name}-{number}.parquet"\nnot_held = []\n[policy]\n'
             f'coordinator = "{public_key_of(KEY)}"\npurposes = ["credit-scoring"]\n'
+            'approved_peers = "roster"\nleast_participants = 3\nleast_threshold = 3\n'
+            "least_audited_share = 0.0\nlongest_validity_days = 40\nrounds_per_hour = 100\n"
             "least_quorum = 3\nleast_colluders = 1\ndelta = 1e-6\nepsilon_per_plan = 8.0\n"
             "epsilon_per_year = 16.0\nepsilon_lifetime = 16.0\n"
         )
