@@ -26,7 +26,8 @@ CARD_FILE: Final = "card.toml"
 STATE: Final = "state"
 
 _CONFIGURATION: Final = """\
-# The institution and what it allows. Paths are relative to this file.
+# The institution and what it allows. Paths are relative to this file. Variables like FEDSCORE_STATE
+# override where things are, and never what is decided here.
 id = {id}                         # as plans invite it
 title = {title}                   # for people
 most_people = {most_people}       # public; never the number of people itself
@@ -47,6 +48,8 @@ root_certificates = "ca.pem"      # nobody else's certificates are trusted
 
 # Private: keys, ledger, records. Losing it is losing the budget's account; never copy it back.
 state = "state"
+# identity_key = "/run/credentials/fedscore/identity.key"  # keys in files elsewhere, chmod 600;
+# node_key = "/run/credentials/fedscore/node.key"          # moved there from the state
 
 [policy]
 # What this institution's people decide. A plan that breaks one line is refused.
@@ -88,7 +91,7 @@ def make_institution(directory: Path, **settings: object) -> tuple[DaemonConfigu
     with files.new_directory(directory) as draft:
         written = {name: _in_toml(value) for name, value in settings.items()}
         (draft / CONFIGURATION_FILE).write_text(_CONFIGURATION.format(**written))
-        configuration = load_daemon_configuration(draft / CONFIGURATION_FILE)
+        configuration = load_daemon_configuration(draft / CONFIGURATION_FILE, {})
         premises = Premises(draft / STATE)
         for private in (premises.directory, premises.decisions, premises.snapshots):
             private.mkdir(mode=0o700)
@@ -108,7 +111,7 @@ def make_institution(directory: Path, **settings: object) -> tuple[DaemonConfigu
             node=node.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode(),
         )
         (draft / CARD_FILE).write_text(card_toml(card))
-    return load_daemon_configuration(directory / CONFIGURATION_FILE), card
+    return load_daemon_configuration(directory / CONFIGURATION_FILE, {}), card
 
 
 def _in_toml(value: object) -> str:

@@ -96,6 +96,7 @@ def ledger_recover(
             missing_since=0 if since is None else int(since.replace(tzinfo=UTC).timestamp()),
             limits=configuration.policy.limits,
         )
+        typer.echo(f"The ledger is {premises.ledger}.")
         typer.echo(_explanation(ledger, recovered, configuration.policy))
         if not yes and not _is_confirmed():
             raise ConfigurationError("Not confirmed: nothing was charged.")
@@ -137,7 +138,7 @@ def _explanation(ledger: "Ledger", recovered: "Recovered", policy: "Policy") -> 
     worst = recovered.price.trained
     since = datetime.fromtimestamp(recovered.missing_since, UTC)
     lines = [
-        f"The ledger ends at sequence {sequence}, head {head if head != GENESIS else 'none'}.",
+        f"It ends at sequence {sequence}, head {head if head != GENESIS else 'none'}.",
         f"This institution signed sequence {recovered.seen_sequence}, head {recovered.seen_head}, "
         "which is not in it.",
         f"For what is missing, {worst:,} budget units are charged to trained and to held-out "
