@@ -10,9 +10,15 @@ from federation.errors import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class Premises:
-    """The private state directory of an institution."""
+    """The private directories of an institution.
+
+    Attributes:
+        directory: of its state.
+        elsewhere: for snapshots, where they are not part of the state.
+    """
 
     directory: Path
+    elsewhere: Path | None = None
 
     @property
     def identity(self) -> Path:
@@ -42,31 +48,45 @@ class Premises:
     @property
     def snapshots(self) -> Path:
         """Its table in codes, while a plan is awaited or under way."""
-        return self.directory / "snapshots"
+        return self.directory / "snapshots" if self.elsewhere is None else self.elsewhere
+
+    @property
+    def withdrawals(self) -> Path:
+        """Who has withdrawn, in keyed hashes."""
+        return self.directory / "withdrawn"
 
     def require_private(self) -> None:
-        """Returns only if nobody else may look into the directory.
+        """Returns only if nobody else may look into the directories.
 
         Raises:
-            ConfigurationError: it is missing, or others may.
+            ConfigurationError: one is missing, or others may.
         """
-        try:
-            mode = stat.S_IMODE(self.directory.stat().st_mode)
-        except OSError as error:
-            raise ConfigurationError(
-                f"Cannot read the state directory {self.directory}: {error.strerror}. Restore it; "
-                "only a new institution makes a new one."
-            ) from error
-        if mode & 0o077:
-            raise ConfigurationError(f"Others may look in: run `chmod 700 {self.directory}`.")
+        _require_private(
+            self.directory, "state", "Restore it; only a new institution makes a new one."
+        )
+        if self.elsewhere is not None:
+            advice = f"Run `mkdir -m 700 {self.elsewhere}`."
+            _require_private(self.elsewhere, "snapshots", advice)
+
+
+def _require_private(directory: Path, what: str, advice: str) -> None:
+    try:
+        mode = stat.S_IMODE(directory.stat().st_mode)
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot read the {what} directory {directory}: {error.strerror}. {advice}"
+        ) from error
+    if mode & 0o077:
+        raise ConfigurationError(f"Others may look in: run `chmod 700 {directory}`.")
 
 
 def premises_of(configuration: DaemonConfiguration) -> Premises:
-    """Returns the private state directory that a configuration names.
+    """Returns the private directories that a configuration names.
 
     Raises:
-        ConfigurationError: it is missing, or others may look into it.
+        ConfigurationError: one is missing, or others may look into it.
     """
-    premises = Premises(Path(configuration.state))
+    elsewhere = Path(configuration.snapshots) if configuration.snapshots else None
+    premises = Premises(Path(configuration.state), elsewhere)
     premises.require_private()
     return premises
