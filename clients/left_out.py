@@ -249,7 +249,9 @@ class RowRules:
             shaped = pc.if_else(pc.match_substring_regex(column, _CSV_DATE), column, None)
             text = pc.utf8_slice_codeunits(shaped, 0, 10)
             parsed = pc.strptime(text, format="%Y-%m-%d", unit="s", error_is_null=True)
-            wrong = parsed.is_null().to_numpy(zero_copy_only=False)
+            parsed = pc.cast(parsed, pa.date32())
+            same = pc.fill_null(pc.equal(pc.cast(parsed, pa.string()), text), False)
+            wrong = ~same.to_numpy(zero_copy_only=False)  # 30 February is read as 1 March
             wrong = wrong if empty is None else wrong & ~empty
             self._note(_DATE, _NO_DATE, wrong, first_row)
             column = parsed
