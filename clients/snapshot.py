@@ -199,20 +199,23 @@ class Snapshot:
             )
         try:
             after = self._rewritten(withdrawn)
+            after._clear()
         except OSError as error:
-            self._clear()
             raise ConfigurationError(
                 f"Cannot take people out of the snapshot in {self.directory}: {error.strerror}. "
                 "Free some space; until then no question is answered."
             ) from error
-        after._clear()
         return after
 
     def _rewritten(self, withdrawn: Withdrawn) -> "Snapshot":
-        contents = {
-            population: self._population_without(population, withdrawn.people)
-            for population in Population
-        }
+        try:
+            contents = {
+                population: self._population_without(population, withdrawn.people)
+                for population in Population
+            }
+        except OSError:
+            self._clear()  # what was written so far: it may be all the space there was
+            raise
         for packed in self.directory.glob("*.packed*"):  # made from people who may go now
             packed.unlink()
         header = msgspec.structs.replace(
