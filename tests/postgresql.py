@@ -1,9 +1,5 @@
 """A real PostgreSQL for tests: empty, in a directory of its own, on a Unix socket only."""
 
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +10,7 @@ import psycopg
 import pyarrow as pa
 from psycopg import sql
 
+from experiments.postgresql_server import running_server
 from tests import outside
 
 PASSWORD: Final = "correct horse"  # noqa: S105  of a server that lives for one test run
@@ -27,10 +24,6 @@ _TYPES: Final = {
     pa.string(): "text",
     pa.date32(): "date",
 }
-_ACCESS: Final = """
-local all reader scram-sha-256
-local all all trust
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,30 +62,7 @@ class Server:
 @contextmanager
 def running() -> Iterator[Server]:
     """Yields a server of PostgreSQL, or skips the test; it is gone afterwards."""
-    programs = outside.require("postgresql").parent
-    # A socket's path may have 107 bytes, fewer than a directory of pytest.
-    place = Path(tempfile.mkdtemp(prefix="fedscore-pg-"))
-    data = place / "data"
-    try:
-        if os.getuid() == 0:  # it refuses to run as root
-            shutil.chown(place, "postgres", "postgres")
-        _as_server(programs / "initdb", "-D", data, "-U", "postgres", "-E", "UTF8", "--no-sync")
-        settings = f"-c listen_addresses= -c unix_socket_directories={place} -c fsync=off"
-        log = place / "log"
-        control = programs / "pg_ctl"
-        (data / "pg_hba.conf").write_text(_ACCESS)
-        _as_server(control, "start", "-w", "-D", data, "-l", log, "-o", settings)
-        try:
-            server = Server(directory=place)
-            server.execute(f"CREATE ROLE reader LOGIN PASSWORD '{PASSWORD}'")
-            yield server
-        finally:
-            _as_server(control, "stop", "-w", "-m", "immediate", "-D", data)
-    finally:
-        shutil.rmtree(place)
-
-
-def _as_server(*words: object) -> None:
-    """Runs a program of the server, as the user `postgres` if we are root."""
-    other = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
-    subprocess.run([*other, *map(str, words)], check=True, capture_output=True, cwd="/")
+    with running_server(outside.require("postgresql").parent) as directory:
+        server = Server(directory=directory)
+        server.execute(f"CREATE ROLE reader LOGIN PASSWORD '{PASSWORD}'")
+        yield server
