@@ -53,7 +53,7 @@ class Table(Protocol):
     def batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """Yields the rows of some columns in order, in batches of up to 65,536 rows.
 
-        Called again, it yields the same rows.
+        Called again after it has ended, it yields the same rows.
 
         Raises:
             DataError: the table cannot be read. The message quotes nothing of it.

@@ -280,6 +280,29 @@ def test_a_server_that_goes_in_the_middle_leaves_nothing(
     assert psycopg.connect(server.connection_string()).close() is None
 
 
+def test_a_disk_that_fills_in_the_middle_of_a_copy_leaves_nothing(
+    server: Server, source, tmp_path: Path, monkeypatch
+) -> None:
+    server.execute("""CREATE VIEW large AS SELECT i::int8 AS person, i % 2 AS bad, 50 AS income,
+        1 AS late, 'rent'::text AS home, 'north'::text AS city
+        FROM generate_series(1, 200000) AS i""")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("clients.blocks.BlockWriter._write", full)
+    said = refusal(source("large"), tmp_path, ConfigurationError)
+    assert "No space left on device" in said
+
+
+def test_a_read_that_is_given_up_ends_quietly(server: Server, source) -> None:
+    server.execute("CREATE TABLE given_up AS SELECT generate_series(1, 300000) AS key")
+    with opened(source("given_up"), order_by="key") as table:
+        batches = table.batches(["key"])
+        next(batches)
+    batches.close()
+
+
 def test_consent_and_age_are_read_from_postgresql(server: Server, source, tmp_path: Path) -> None:
     hostile(
         server, "rules",
