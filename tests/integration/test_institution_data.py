@@ -1,11 +1,13 @@
 """What a configuration says of an institution's table: source, columns, who is left out, space."""
 
+import dataclasses
 import datetime as dt
 import json
 import shutil
 from collections import namedtuple
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -20,7 +22,7 @@ from clients.withdrawals import Withdrawals
 from federation.errors import ConfigurationError
 from federation.population import key_hashes
 from federation.privacy.units import Population
-from tests.federations import _SMALL, small_schema, small_table
+from tests.federations import _SMALL, federation, small_schema, small_table
 from tests.integration.test_command import run
 from tests.integration.test_institution_command import init
 from tests.postgresql import running
@@ -276,3 +278,22 @@ def test_an_institution_reads_postgresql_as_its_configuration_says(bank, fedscor
         assert people() == 300
     assert "Cannot connect to PostgreSQL" in rule().text
     assert not rule().holds
+
+
+@pytest.mark.slow
+def test_a_training_from_postgresql_releases_the_same_bytes_as_one_from_parquet(tmp_path):
+    built = federation(tmp_path, rows_each=2)
+    built.run(out="files")
+    with running() as server:
+        file = tmp_path / "postgresql.conninfo"
+        file.touch(mode=0o600)
+        file.write_text(server.connection_string())
+        for member in built.members:
+            server.load(member.id, pa.parquet.read_table(member.table))
+        members = tuple(
+            msgspec.structs.replace(member, table=member.id, postgresql_connection=str(file))
+            for member in built.members
+        )
+        dataclasses.replace(built, members=members).run(out="databases")
+    first, second = (tmp_path / out / "release.json" for out in ("files", "databases"))
+    assert first.read_bytes() == second.read_bytes()

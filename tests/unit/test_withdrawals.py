@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 
 from clients.left_out import LeftOut
+from clients.packed_people import step_contributions
 from clients.snapshot import Snapshot, take_snapshot
 from clients.withdrawals import Withdrawals
+from federation.door import sum_of
 from federation.errors import ConfigurationError, DataError
 from federation.population import Split, key_hashes
 from federation.privacy.units import Population
+from federation.query import BoundedSum, Question
 from federation.schema import Schema
-from tests.federations import SALT, small_schema, small_table
+from tests.federations import SALT, flat_card, small_schema, small_table
 
 SPLIT = Split(salt=SALT, held_out_fraction=0.25)
 KEY = bytes(range(32))
@@ -136,6 +139,26 @@ def test_a_snapshot_after_withdrawals_is_that_of_a_table_without_them(
     assert after.digest not in (before.digest, fresh.digest)
     after.verify()
     assert after.after(withdrawals) == after
+
+
+@pytest.mark.parametrize(("rows", "each"), [("one", 1), ("many", 3)])
+def test_the_next_step_is_answered_without_them(
+    tmp_path: Path, withdrawals: Withdrawals, rows: str, each: int
+) -> None:
+    schema = small_schema(rows=rows)
+    table = small_table(tmp_path / "t.parquet", 500, 3, rows_each=each)
+    card = flat_card(schema)
+    query = BoundedSum(question=Question.STEP, columns=(*card.bins, 1), share_variance=2**40)
+
+    def answered(snapshot: Snapshot) -> list[int]:
+        return sum_of(query, step_contributions(schema, snapshot, card)).total.tolist()
+
+    taken = take(table, withdrawals, schema=schema)
+    before = answered(taken)
+    withdrawals.add(SPLIT, map(str, range(0, 500, 7)))
+    after = answered(taken.after(withdrawals))
+    assert after != before
+    assert after == answered(take(table, withdrawals, "fresh", schema))
 
 
 def test_nobody_comes_back_and_the_next_ones_go_as_well(
