@@ -13,11 +13,8 @@ from federation.schema import Schema
 from federation.sealed import SealedTransport
 from federation.secure_aggregation.roster import roster_toml
 from fedscore import files
+from fedscore.carrying import running_superlink
 from fedscore.coordinator_files import (
-    AUTHORITY,
-    CARRIER,
-    SERVER,
-    SERVER_KEY,
     Office,
     new_training,
 )
@@ -32,7 +29,6 @@ from fedscore.simulation import (
 from server.admission import cards_of_invited
 from server.flower_driver import FlowerTransport
 from server.rounds import MaskedSums
-from server.superlink import SuperLink
 from server.training import Progress, run_training
 
 _VALID_LONGER_SECONDS: Final = 60
@@ -62,22 +58,13 @@ def run_over_flower(
     """
     plan.require_signed()
     cards = cards_of_invited(plan, office.roster, office.cards)
-    own = office.directory
     steps: list[Step] = []
 
     def report(name: str, error: ProtocolError) -> None:
         _log.warning("a reply of %s was not opened: %s", name, error)
 
     with (
-        SuperLink(
-            own / CARRIER,
-            host=office.settings.host,
-            port=office.settings.port,
-            certificate=own / SERVER,
-            private_key=own / SERVER_KEY,
-            root_certificates=own / AUTHORITY,
-            entropy=system_entropy,
-        ) as superlink,
+        running_superlink(office, [card.node for card in cards.values()]) as superlink,
         FlowerTransport(
             superlink,
             nodes={name: card.node for name, card in cards.items()},
