@@ -29,6 +29,7 @@ LARGEST_BODY: Final = LARGEST_ENVELOPE + 2**12
 _AGAIN_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 10.0
 _BACKLOG: Final = 1024
+_COMMAND: Final = ("-P", "-m", "server.front")
 _log = logging.getLogger(__name__)
 
 
@@ -137,8 +138,8 @@ class FrontProcess:
             return
         descriptor = self._listener.fileno()
         with self._log_file.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "server.front"],
+            process = subprocess.Popen(  # noqa: S603  this interpreter, this project
+                [sys.executable, *_COMMAND],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
