@@ -20,7 +20,6 @@ import socket
 import ssl
 import sys
 from base64 import b64decode
-from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,8 +32,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
+
+from server.front_connections import HEAD_SECONDS, Connection, Gate
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
@@ -63,7 +63,6 @@ _SENT_BACK: Final = frozenset({b"content-type", b"content-length"})
 _SMALL_BYTES: Final = 2**16
 """Most that a message has that is no object."""
 _HEAD_BYTES: Final = 2**14
-_HEAD_SECONDS: Final = 10.0
 _PAUSE_SECONDS: Final = 20.0
 """Longest that nothing comes of a message, or nothing is taken of an answer."""
 _WHOLE_SECONDS: Final = 600.0
@@ -72,11 +71,8 @@ _KEEP_SECONDS: Final = 15
 _REUSE_SECONDS: Final = 3.0
 """Shorter than the five seconds after which the SuperLink does."""
 _STOP_SECONDS: Final = 5.0
-_CONNECTIONS: Final = 4096
-_CONNECTIONS_OF_ONE: Final = 1024
 _TO_SUPERLINK: Final = 512
 _LOOK_SECONDS: Final = 1.0
-_TELL_SECONDS: Final = 60.0
 _SIGNED_SECONDS: Final = 310.0
 """How long a signature of a time is good for, as the SuperLink sees it; either way."""
 
@@ -111,85 +107,10 @@ class _Refused(Exception):  # noqa: N818  an answer, not an error
         self.status = status
 
 
-class _Gate:
-    """Counts connections and what was refused."""
-
-    def __init__(self) -> None:
-        self.open: Counter[str] = Counter()
-        self.refused: Counter[str] = Counter()
-
-    def lets_in(self, address: str) -> bool:
-        """Returns whether one more connection of an address is taken, which is counted then."""
-        if self.open.total() >= _CONNECTIONS or self.open[address] >= _CONNECTIONS_OF_ONE:
-            self.refused["too many connections"] += 1
-            return False
-        self.open[address] += 1
-        return True
-
-    def left(self, address: str) -> None:
-        """Counts it as gone."""
-        self.open[address] -= 1
-        if not self.open[address]:
-            del self.open[address]
-
-    async def tell(self) -> None:
-        """Logs once in a while what was refused: strangers do not fill the disk."""
-        while True:
-            await asyncio.sleep(_TELL_SECONDS)
-            if self.refused:
-                told = ", ".join(f"{why}: {times}" for why, times in sorted(self.refused.items()))
-                _log.warning("refused in the last minute: %s", told)
-                self.refused.clear()
-
-
-class _Connection(H11Protocol):
-    """A connection that is cut if a request's head takes long, and if there are too many."""
-
-    def __init__(self, config: uvicorn.Config, state: ServerState, gate: _Gate) -> None:
-        super().__init__(config=config, server_state=state, app_state={})
-        self._gate = gate
-        self._address = ""
-        self._cut: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        address = self.client[0] if self.client else "unknown"
-        if self._gate.lets_in(address):
-            self._address = address
-            self._expect_a_head()
-        else:
-            transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._stop_expecting()
-        if self._address:
-            self._gate.left(self._address)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_expecting()
-        elif self._cut is None:
-            self._expect_a_head()
-
-    def _expect_a_head(self) -> None:
-        self._cut = self.loop.call_later(_HEAD_SECONDS, self._cut_off)
-
-    def _stop_expecting(self) -> None:
-        if self._cut is not None:
-            self._cut.cancel()
-            self._cut = None
-
-    def _cut_off(self) -> None:
-        self._gate.refused["too slow"] += 1
-        self.transport.abort()
-
-
 class _Front:
     """Sends on what may pass: an ASGI application."""
 
-    def __init__(self, order: FrontOrder, client: httpx.AsyncClient, gate: _Gate) -> None:
+    def __init__(self, order: FrontOrder, client: httpx.AsyncClient, gate: Gate) -> None:
         self._order = order
         self._client = client
         self._gate = gate
@@ -331,7 +252,7 @@ async def _renew(context: ssl.SSLContext, certificate: Path) -> None:
 async def _serve(order: FrontOrder) -> None:
     """Answers until standard input is closed; then ends within seconds."""
     loop = asyncio.get_running_loop()
-    context, state, gate = _context(order.certificate), ServerState(), _Gate()
+    context, state, gate = _context(order.certificate), ServerState(), Gate()
     limits = httpx.Limits(
         max_connections=_TO_SUPERLINK,
         max_keepalive_connections=_TO_SUPERLINK,
@@ -360,10 +281,10 @@ async def _serve(order: FrontOrder) -> None:
         )
         config.load()
         server = await loop.create_server(
-            lambda: _Connection(config, state, gate),
+            lambda: Connection(config, state, gate),
             sock=socket.socket(fileno=order.listener),
             ssl=context,
-            ssl_handshake_timeout=_HEAD_SECONDS,
+            ssl_handshake_timeout=HEAD_SECONDS,
             ssl_shutdown_timeout=_STOP_SECONDS,
         )
         tasks = [

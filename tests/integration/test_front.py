@@ -329,8 +329,9 @@ def test_a_node_that_hears_of_a_bad_gateway_is_still_the_same_node(own, tmp_path
 
 HASTY = (
     "-c",
-    "from server import front; front._HEAD_SECONDS = front._PAUSE_SECONDS = 1.0; "
-    "front._KEEP_SECONDS = 1; front._WHOLE_SECONDS = 4.0; front._CONNECTIONS_OF_ONE = 8; "
+    "from server import front, front_connections; front._PAUSE_SECONDS = 1.0; "
+    "front_connections.HEAD_SECONDS = 1.0; front_connections._CONNECTIONS_OF_ONE = 8; "
+    "front._KEEP_SECONDS = 1; front._WHOLE_SECONDS = 4.0; front.HEAD_SECONDS = 1.0; "
     "front.main()",
 )
 
