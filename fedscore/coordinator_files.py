@@ -38,9 +38,8 @@ SERVER: Final = "server.pem"
 CARDS: Final = "cards"
 TRAININGS: Final = "trainings"
 CARRIER: Final = "superlink"
-
-
 LOOPBACK: Final = "127.0.0.1"
+_PRIVILEGED: Final = 1023
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 
@@ -121,7 +120,9 @@ def settings_for(federation: str, address: str, *, listen: str, front: Front) ->
         front=front,
         superlink_port=1,
     )
-    return msgspec.structs.replace(found, superlink_port=_free_port_after(found.port))
+    return msgspec.structs.replace(
+        found, superlink_port=_free_port_after(max(found.port, _PRIVILEGED))
+    )
 
 
 def _free_port_after(port: int) -> int:

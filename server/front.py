@@ -288,7 +288,7 @@ async def _serve(order: FrontOrder) -> None:
             ssl_shutdown_timeout=_STOP_SECONDS,
         )
         tasks = [
-            loop.create_task(gate.tell()),
+            loop.create_task(gate.keep_telling()),
             loop.create_task(_renew(context, order.certificate)),
         ]
         ended = asyncio.Event()
@@ -303,6 +303,7 @@ async def _serve(order: FrontOrder) -> None:
             await asyncio.wait(state.tasks, timeout=_STOP_SECONDS)
         for task in tasks:
             task.cancel()
+        gate.tell()
 
 
 def main() -> None:

@@ -38,14 +38,18 @@ class Gate:
         if not self.open[address]:
             del self.open[address]
 
-    async def tell(self) -> None:
+    async def keep_telling(self) -> None:
         """Logs once in a while what was refused: strangers do not fill the disk."""
         while True:
             await asyncio.sleep(_TELL_SECONDS)
-            if self.refused:
-                told = ", ".join(f"{why}: {times}" for why, times in sorted(self.refused.items()))
-                _log.warning("refused in the last minute: %s", told)
-                self.refused.clear()
+            self.tell()
+
+    def tell(self) -> None:
+        """Logs what was refused since the last time, if anything was."""
+        if self.refused:
+            told = ", ".join(f"{why}: {times}" for why, times in sorted(self.refused.items()))
+            _log.warning("refused lately: %s", told)
+            self.refused.clear()
 
 
 class Connection(H11Protocol):

@@ -459,6 +459,16 @@ def test_a_front_ends_while_messages_are_under_way(tmp_path):
     assert time.monotonic() - started < 15.0
 
 
+def test_what_was_refused_is_counted_in_the_log_and_not_told_one_by_one(tmp_path):
+    with place("own", tmp_path) as front:
+        for _ in range(20):
+            front.say(request(FORBIDDEN))
+        front.say(request(PULL, **node_headers(STRANGER)))
+        front.say(b"what is this?\r\n\r\n")
+    (line,) = front.log().splitlines()
+    assert line.endswith("refused lately: 401: 1, 404: 20")
+
+
 def test_a_front_that_cannot_start_says_why(tmp_path):
     write_certificates(tmp_path)
     assert days_left(tmp_path / "server.pem", dt.datetime.now(dt.UTC)) in {364, 365}

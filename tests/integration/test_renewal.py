@@ -35,7 +35,7 @@ def later(monkeypatch, days: int) -> None:
     ("options", "host", "listen", "front"),
     [
         (("--address", "score.example.org:9092"), "score.example.org", "0.0.0.0", "own"),  # noqa: S104
-        (("--address", "192.0.2.7:9092"), "192.0.2.7", "192.0.2.7", "own"),
+        (("--address", "192.0.2.7:443"), "192.0.2.7", "192.0.2.7", "own"),
         (("--address", "[2001:db8::7]:9092"), "2001:db8::7", "2001:db8::7", "own"),
         (
             ("--address", "192.0.2.7:9092", "--listen", "10.0.0.7", "--front", "proxy"),
@@ -48,9 +48,9 @@ def test_settings_name_what_institutions_reach_apart_from_the_superlinks_port(
 ):
     assert init(fedscore, *options)[0] == 0
     settings = open_office(Path("coordinator")).settings
-    assert (settings.host, settings.port) == (host, 9092)
+    assert (settings.host, f":{settings.port}") == (host, options[1][-len(f":{settings.port}") :])
     assert (settings.listen, settings.front) == (listen, front)
-    assert settings.superlink_port > 9092
+    assert settings.superlink_port > max(settings.port, 1023)
 
 
 @pytest.mark.parametrize(
