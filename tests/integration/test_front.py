@@ -92,6 +92,11 @@ def test_an_answer_comes_back_without_what_says_who_made_it(own):
     assert b"server:" not in heard.lower()
 
 
+def test_a_refusal_is_the_end_of_its_connection(own):
+    begun = head(f"POST {FORBIDDEN} HTTP/1.1", content_length="100") + b"half"
+    assert b"\r\nconnection: close\r\n" in own.say(begun)
+
+
 TRICKS = [
     FORBIDDEN,
     "/v1/runtime/acquire-task",
@@ -200,7 +205,8 @@ def test_no_second_request_is_smuggled_in_the_first(front):
         "connection: flwr-signature, close\r\ncontent-length: 0",
     ):
         first = head(f"POST {PULL} HTTP/1.1")[:-2] + framing.encode() + b"\r\n\r\n"
-        front.say(first + (chunked if b"ransfer" in first else HIDDEN))
+        heard = front.say(first + (chunked if b"ransfer" in first else HIDDEN))
+        assert b"ransfer" not in first or not 200 <= status_of(heard) < 300, framing
     assert set(front.superlink.targets) <= {PULL}
     assert front.say(request(PULL, b"one") + HIDDEN).count(b"HTTP/1.1 ") == 2  # 200, then 404
     assert set(front.superlink.targets) == {PULL}
@@ -363,6 +369,9 @@ def test_the_slow_are_cut(kind, tmp_path, monkeypatch):
             "nothing": pool.submit(seconds_until_cut, front, b""),
             "half a head": pool.submit(seconds_until_cut, front, begun[:60]),
             "a head, letter by letter": pool.submit(seconds_until_cut, front, begun[:60], b"x"),
+            "another head, letter by letter": pool.submit(
+                seconds_until_cut, front, request(PULL) + begun[:60], b"x"
+            ),
             "half a body": pool.submit(seconds_until_cut, front, begun),
             "an idle connection": pool.submit(seconds_until_cut, front, request(PULL)),
             "a refusal": pool.submit(seconds_until_cut, front, request("/"), b"x"),
