@@ -32,7 +32,8 @@ def run_daemon(
     identity: Ed25519PrivateKey,
     schema: Schema,
     clock: Callable[[], int],
-    entropy: Entropy,
+    noise_entropy: Entropy,
+    mask_entropy: Entropy,
     stop: threading.Event,
 ) -> None:
     """Answers the coordinator until `stop` is set; what was begun is answered.
@@ -43,7 +44,8 @@ def run_daemon(
         identity: its key.
         schema: the federation's data contract.
         clock: whole seconds since 1970.
-        entropy: 32 fresh secret bytes a call.
+        noise_entropy: 32 fresh secret bytes a call, for noise.
+        mask_entropy: likewise, for keys, masks and envelopes.
         stop: set by whoever wants this to end.
 
     Raises:
@@ -76,8 +78,8 @@ def run_daemon(
             is_approved=lambda plan: decisions.of(plan).lets_in(configuration.approval),
             keep_release=Releases(premises.releases).keep,
             clock=clock,
-            noise_entropy=entropy,
-            mask_entropy=entropy,
+            noise_entropy=noise_entropy,
+            mask_entropy=mask_entropy,
             log=_log.info,
         )
         institution.resume()
@@ -93,7 +95,7 @@ def run_daemon(
                 identity=identity,
                 coordinator=configuration.policy.coordinator,
                 clock=clock,
-                entropy=entropy,
+                entropy=mask_entropy,
             ),
             idle=institution.rest,
             stop=stop,

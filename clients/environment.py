@@ -24,9 +24,11 @@ PLACES: Final = frozenset(
         "coordinator_address",
         "identity_key",
         "node_key",
+        "postgresql_connection",
         "root_certificates",
         "roster",
         "schema",
+        "snapshots",
         "state",
         "table",
     }

@@ -27,11 +27,11 @@ from clients.snapshot import take_snapshot
 from clients.sources import PostgresqlTable, TableSource, opened
 from clients.table_file import BATCH_ROWS
 from experiments.experiment import Setting
-from experiments.postgresql_server import installed, running_server
 from federation.errors import ConfigurationError
 from federation.population import Split
 from federation.schema import Schema, load_schema
 from fedscore.bench import peak_bytes
+from fedscore.demo.postgresql_server import installed, running_server
 
 ROWS: Final = 200_000
 COLUMNS: Final = 24

@@ -170,7 +170,8 @@ def institution_run(config: _Configuration) -> None:
             identity=files.read_key(premises.identity),
             schema=files.read_schema(Path(configuration.schema)),
             clock=system_clock,
-            entropy=system_entropy,
+            noise_entropy=system_entropy,
+            mask_entropy=system_entropy,
             stop=stop,
         )
     except FedscoreError as error:
