@@ -6,7 +6,7 @@ from federation.model.evaluation import Figure
 from federation.model.release import Release
 from federation.transcript_audit import Audit
 from fedscore.price_sheet import PriceSheet
-from fedscore.progress import Training
+from fedscore.progress import Trained
 from fedscore.simulation import Simulation
 
 
@@ -196,7 +196,7 @@ def audit_tables(audit: Audit) -> list[Table]:
     return [summary, findings]
 
 
-def training_table(training: Training) -> Table:
+def training_table(training: Trained) -> Table:
     """Returns what happened in a training over real processes, step by step."""
     table = Table(
         title="What happened, step by step",

@@ -242,6 +242,7 @@ class Seat:
     noise_entropy: Entropy
     mask_entropy: SeededEntropy
     log: list[str]
+    releases: list[bytes]
 
     def send(self, request: Request | bytes) -> Reply:
         """Returns the decoded reply to a request."""
@@ -364,6 +365,7 @@ class Federation:
         records = files.enter_context(Records(workspace / "records.sqlite"))
         masks = SeededEntropy(f"masks {member.id} {ledger.head()}")
         log: list[str] = []
+        releases: list[bytes] = []
         institution = Institution(
             identifier=member.id,
             identity=identity_of(member.id),
@@ -378,12 +380,13 @@ class Federation:
             records=records,
             workspace=workspace,
             is_approved=is_approved,
+            keep_release=releases.append,
             clock=time,
             noise_entropy=entropy,
             mask_entropy=masks,
             log=log.append,
         )
-        institution.prepare()
+        institution.resume()
         return Seat(
             name=member.id,
             institution=institution,
@@ -392,6 +395,7 @@ class Federation:
             noise_entropy=entropy,
             mask_entropy=masks,
             log=log,
+            releases=releases,
         )
 
 
