@@ -279,11 +279,9 @@ class Institution:
                 return encode(self._close(request))
         entered = self._under_way()
         said = self._records.reply_to(data)
-        if said is not None:
-            return said
-        if isinstance(request, Open):
+        if said is None and isinstance(request, Open):
             self._weighing.require_rate()
-        return encode(self._reply(request, entered.sessions))
+        return encode(self._reply(request, entered.sessions)) if said is None else said
 
     @staticmethod
     def _reply(request: Request, sessions: Sessions) -> Reply:

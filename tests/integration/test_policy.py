@@ -216,7 +216,7 @@ def test_a_question_beyond_the_rate_is_refused_before_it_is_noted_or_paid_and_la
         found.join()
         seat = found.seat(0)
         once = msgspec.structs.replace(seat.policy, rounds_per_hour=1)
-        seat.institution._policy = once
+        seat.institution._weighing = replace(seat.institution._weighing, policy=once)
         bins = found.opening(Question.BINS)
         step = found.opening(Question.STEP, card=card())
         upload = seat.handle(bins)
