@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from clients.ledger import Ledger
 from clients.policy import Policy
 from clients.records import EnteredPlan, Records
+from clients.releases import trusted_release
 from clients.sessions import Sessions
 from clients.snapshot import Snapshot, take_snapshot
 from clients.taking import Taking
@@ -46,7 +47,6 @@ from federation.messages import (
     decode_request,
     encode,
 )
-from federation.model.release import load_release
 from federation.plan import Plan, load_plan, plan_toml
 from federation.population import Split
 from federation.pricing import PlanPrice
@@ -278,10 +278,11 @@ class Institution:
             case Close():
                 return encode(self._close(request))
         entered = self._under_way()
-        said = self._records.reply_to(data)
-        if said is None and isinstance(request, Open):
+        if (said := self._records.reply_to(data)) is not None:
+            return said
+        if isinstance(request, Open):
             self._weighing.require_rate()
-        return encode(self._reply(request, entered.sessions)) if said is None else said
+        return encode(self._reply(request, entered.sessions))
 
     @staticmethod
     def _reply(request: Request, sessions: Sessions) -> Reply:
@@ -405,10 +406,9 @@ class Institution:
             self._log(f"plan {name} ended without a release")
             return
         try:
-            found = load_release(release)
-            found.require_signed_by(taking.plan.coordinator)
-            if found.plan != taking.digest:
-                raise ProtocolError("it names another plan")
+            found = trusted_release(
+                release, plan=taking.digest, coordinator=taking.plan.coordinator
+            )
         except FedscoreError as error:
             self._log(f"the release of plan {name} is not trusted: {error}")
             return

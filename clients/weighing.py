@@ -122,7 +122,7 @@ class Weighing:
         """Returns only if another question may be answered in this hour; nothing is noted of it.
 
         Raises:
-            Refused: the policy's rounds_per_hour are used up.
+            Refused: it may not, yet.
         """
         rule = rate(self.ledger.balance(self.policy.limits), self.policy)
         if not rule.holds:
