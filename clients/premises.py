@@ -45,11 +45,6 @@ class Premises:
         return self.directory / "records.sqlite"
 
     @property
-    def seen_head(self) -> Path:
-        """The head of a signed header that the ledger lacks, if the daemon stopped for one."""
-        return self.directory / "seen_head.json"
-
-    @property
     def decisions(self) -> Path:
         """Which plans its people approved or refused."""
         return self.directory / "decisions"
