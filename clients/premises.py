@@ -10,25 +10,29 @@ from federation.errors import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class Premises:
-    """The private directories of an institution.
+    """The private directories of an institution, and its keys if they lie elsewhere.
 
     Attributes:
         directory: of its state.
         elsewhere: for snapshots, where they are not part of the state.
+        identity_key: the file of that key; None: in the state.
+        node_key: likewise.
     """
 
     directory: Path
     elsewhere: Path | None = None
+    identity_key: Path | None = None
+    node_key: Path | None = None
 
     @property
     def identity(self) -> Path:
         """Its Ed25519 key, PEM: by it the federation knows it."""
-        return self.directory / "identity.key"
+        return self.identity_key or self.directory / "identity.key"
 
     @property
     def node(self) -> Path:
         """The key of its connection, OpenSSH on P-384: it vouches for nothing."""
-        return self.directory / "node.key"
+        return self.node_key or self.directory / "node.key"
 
     @property
     def ledger(self) -> Path:
@@ -41,9 +45,19 @@ class Premises:
         return self.directory / "records.sqlite"
 
     @property
+    def seen_head(self) -> Path:
+        """The head of a signed header that the ledger lacks, if the daemon stopped for one."""
+        return self.directory / "seen_head.json"
+
+    @property
     def decisions(self) -> Path:
         """Which plans its people approved or refused."""
         return self.directory / "decisions"
+
+    @property
+    def releases(self) -> Path:
+        """The scorecards that came of its plans, numbered."""
+        return self.directory / "releases"
 
     @property
     def snapshots(self) -> Path:
@@ -56,7 +70,7 @@ class Premises:
         return self.directory / "withdrawn"
 
     def require_private(self) -> None:
-        """Returns only if nobody else may look into the directories.
+        """Returns only if nobody else may look into the directories or read a key.
 
         Raises:
             ConfigurationError: one is missing, or others may.
@@ -67,6 +81,20 @@ class Premises:
         if self.elsewhere is not None:
             advice = f"Run `mkdir -m 700 {self.elsewhere}`."
             _require_private(self.elsewhere, "snapshots", advice)
+        for key in (self.identity, self.node):
+            _require_secret(key)
+
+
+def _require_secret(key: Path) -> None:
+    """Returns only if nobody else may read a key; whoever needs it says whether it is there."""
+    try:
+        mode = stat.S_IMODE(key.stat().st_mode)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigurationError(f"Cannot read the key {key}: {error.strerror}.") from error
+    if mode & 0o077:
+        raise ConfigurationError(f"Others may read a private key: run `chmod 600 {key}`.")
 
 
 def _require_private(directory: Path, what: str, advice: str) -> None:
@@ -84,9 +112,13 @@ def premises_of(configuration: DaemonConfiguration) -> Premises:
     """Returns the private directories that a configuration names.
 
     Raises:
-        ConfigurationError: one is missing, or others may look into it.
+        ConfigurationError: one is missing, or others may look into it or read a key.
     """
-    elsewhere = Path(configuration.snapshots) if configuration.snapshots else None
-    premises = Premises(Path(configuration.state), elsewhere)
+    premises = Premises(
+        Path(configuration.state),
+        elsewhere=Path(configuration.snapshots) if configuration.snapshots else None,
+        identity_key=Path(configuration.identity_key) if configuration.identity_key else None,
+        node_key=Path(configuration.node_key) if configuration.node_key else None,
+    )
     premises.require_private()
     return premises
