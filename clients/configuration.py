@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
+from clients.loopback import loopback_of
 from clients.policy import Policy
 from federation.errors import ConfigurationError, FedscoreError
 from federation.population import Split
@@ -58,6 +59,7 @@ class DaemonConfiguration(Configuration, frozen=True, kw_only=True, forbid_unkno
         coordinator_address: host and port.
         root_certificates: PEM file; no other authority is trusted.
         state: private directory of keys, ledger, records, decisions and snapshots.
+        health_address: loopback host and port of /livez, /readyz and /metrics; empty: none.
     """
 
     approval: Approval
@@ -69,6 +71,7 @@ class DaemonConfiguration(Configuration, frozen=True, kw_only=True, forbid_unkno
     coordinator_address: str
     root_certificates: str
     state: str
+    health_address: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,6 +80,8 @@ class DaemonConfiguration(Configuration, frozen=True, kw_only=True, forbid_unkno
             raise ConfigurationError(
                 f"Expected coordinator_address={self.coordinator_address!r} as host:port."
             )
+        if self.health_address:
+            loopback_of(self.health_address)
         _ = self.split
 
     @property

@@ -1,8 +1,10 @@
 """The institution as a process: one daemon on one state, from start to a stop between messages."""
 
 import logging
+import os
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,12 +13,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from clients.configuration import DaemonConfiguration
 from clients.considering import pinned_roster
 from clients.decisions import Decisions
-from clients.flower_node import load_node_key, serve
+from clients.flower_node import serve
 from clients.institution import Institution
 from clients.ledger import Ledger
+from clients.ledger_file import errors_of
+from clients.node_key import load_node_key
 from clients.premises import Premises
 from clients.records import Records
+from clients.service_manager import ServiceManager
+from clients.watching import watching
 from federation.privacy.entropy import Entropy
+from federation.privacy.units import Delta
 from federation.schema import Schema
 from federation.sealed import SealedHandler
 
@@ -52,7 +59,21 @@ def run_daemon(
     node_key = load_node_key(premises.node)
     roster = pinned_roster(configuration)
     decisions = Decisions(premises.decisions)
-    with Ledger.open(premises.ledger, clock) as ledger, Records(premises.records) as records:
+    snapshot = premises.snapshots / "snapshot"
+    with (
+        Ledger.open(premises.ledger, clock) as ledger,
+        Records(premises.records) as records,
+        watching(
+            health_address=configuration.health_address,
+            delta=Delta(configuration.policy.delta),
+            limits=configuration.policy.limits,
+            ledger=ledger,
+            snapshot=snapshot,
+            service=ServiceManager(os.environ, os.getpid()),
+            now=time.monotonic,
+            stop=stop,
+        ) as watch,
+    ):
         institution = Institution(
             identifier=configuration.id,
             identity=identity,
@@ -70,19 +91,25 @@ def run_daemon(
             clock=clock,
             noise_entropy=entropy,
             mask_entropy=entropy,
-            log=_log.info,
+            log=watch.log,
         )
         for plan in ledger.balance(configuration.policy.limits).open_plans:
             _log.warning("plan %s... was entered before and is not taken up again", plan[:16])
+
+        def rest() -> None:
+            with watch.working("reading the table"), errors_of(premises.snapshots):
+                institution.rest()
+
         try:
-            institution.prepare()
+            rest()
+            watch.ready()
             _log.info("ready, at ledger sequence %d", ledger.head()[0])
             serve(
                 configuration.coordinator_address,
                 root_certificates=Path(configuration.root_certificates),
                 node_key=node_key,
                 handle=SealedHandler(
-                    institution.handle,
+                    watch.answering(institution.handle),
                     institution=configuration.id,
                     federation=configuration.federation,
                     identity=identity,
@@ -90,9 +117,10 @@ def run_daemon(
                     clock=clock,
                     entropy=entropy,
                 ),
-                idle=institution.rest,
+                idle=rest,
                 stop=stop,
+                turned=watch.turned,
             )
         finally:
-            shutil.rmtree(premises.snapshots / "snapshot", ignore_errors=True)
+            shutil.rmtree(snapshot, ignore_errors=True)
     _log.info("stopped")
