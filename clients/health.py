@@ -79,7 +79,7 @@ class HealthServer:
                 "another port."
             ) from error
         self._thread = threading.Thread(
-            target=self._server.serve_forever, name="health", daemon=True
+            target=self._server.serve_forever, args=(0.1,), name="health", daemon=True
         )
 
     def __enter__(self) -> Self:
@@ -103,6 +103,7 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 64
 
     def __init__(self, place: tuple[str, int], pages: Pages) -> None:
         self.address_family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET

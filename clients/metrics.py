@@ -8,7 +8,13 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -21,6 +27,9 @@ from clients.pulse import Pulse
 from federation.message import PROTOCOL_VERSION
 from federation.privacy.accountant import epsilon_of
 from federation.privacy.units import Delta, Population
+
+# When each counter began: twice the lines, and nothing to learn.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # its own signature is untyped
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -7,7 +7,7 @@ import typer
 
 from federation.errors import ConfigurationError, FedscoreError, PrivacyError
 from fedscore import files
-from fedscore.institution_upkeep import institution_report
+from fedscore.institution_upkeep import institution_doctor, institution_report
 from fedscore.showing import SETTINGS, AsJson, show
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clients.premises import Premises
 
 institution_app = typer.Typer(help="An institution on its own machine.", **SETTINGS)
+institution_app.command("doctor")(institution_doctor)
 institution_app.command("report")(institution_report)
 
 _Configuration = Annotated[

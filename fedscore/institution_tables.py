@@ -1,8 +1,10 @@
 """Tables for an institution's people; nothing of the coordinator is loaded for them."""
 
 from rich.table import Table
+from rich.text import Text
 
 from clients.considering import Consideration
+from clients.finding import Finding, Verdict
 from clients.home_report import HomeReport
 from federation.model.evaluation import Figure
 from federation.privacy.ledger_rules import Balance
@@ -57,7 +59,7 @@ def balance_table(balance: Balance, title: str) -> Table:
 def home_report_tables(found: HomeReport) -> list[Table]:
     """Returns both cards side by side, and the calibration of each."""
     cards = Table(
-        title=f"Release {found.release[:16]}... of plan {found.plan_name!r} on our own people",
+        title=Text(f"Release {found.release[:16]}... of plan {found.plan_name!r} on our people"),
         caption="Private to this institution: exact figures of its own people, without noise. "
         "Do not pass them on." + "".join(f"\n{remark}" for remark in found.remarks),
     )
@@ -90,3 +92,14 @@ def _said(figure: Figure | None) -> str:
     if figure is None:
         return "too few people"
     return f"{figure.value:.4f} ({figure.low:.4f} to {figure.high:.4f})"
+
+
+def finding_table(findings: tuple[Finding, ...]) -> Table:
+    """Returns what the doctor found, one line a check, and what to do."""
+    table = Table(title="What the daemon needs")
+    for heading in ("Check", "Verdict", "Found", "What to do"):
+        table.add_column(heading, overflow="fold")
+    for one in findings:
+        said = one.verdict.upper() if one.verdict is Verdict.FAIL else one.verdict
+        table.add_row(one.check, said, Text(one.found), Text(one.advice))
+    return table
