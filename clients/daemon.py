@@ -108,14 +108,16 @@ def run_daemon(
                 configuration.coordinator_address,
                 root_certificates=Path(configuration.root_certificates),
                 node_key=node_key,
-                handle=SealedHandler(
-                    watch.answering(institution.handle),
-                    institution=configuration.id,
-                    federation=configuration.federation,
-                    identity=identity,
-                    coordinator=configuration.policy.coordinator,
-                    clock=clock,
-                    entropy=entropy,
+                handle=watch.opening(
+                    SealedHandler(
+                        watch.answering(institution.handle),
+                        institution=configuration.id,
+                        federation=configuration.federation,
+                        identity=identity,
+                        coordinator=configuration.policy.coordinator,
+                        clock=clock,
+                        entropy=entropy,
+                    )
                 ),
                 idle=rest,
                 stop=stop,

@@ -66,6 +66,11 @@ class Metrics:
             ("outcome",),
             registry=self._registry,
         )
+        self._unopened = Counter(
+            "fedscore_messages_without_answer",
+            "Messages that the coordinator has not sealed, that are too old, or came before",
+            registry=self._registry,
+        )
         for outcome in ("passed", "failed"):
             self._audits.labels(outcome)
         self._registry.register(_OfPulse(pulse, delta))
@@ -80,6 +85,10 @@ class Metrics:
         """
         self._requests.labels(request, outcome).inc()
         self._seconds.labels(request).observe(seconds)
+
+    def not_opened(self) -> None:
+        """Counts a message that was not the coordinator's, or came before: it got no answer."""
+        self._unopened.inc()
 
     def audited(self, passed: bool) -> None:
         """Counts one audit."""

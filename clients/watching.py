@@ -18,7 +18,7 @@ from clients.ledger import Ledger
 from clients.metrics import Metrics
 from clients.pulse import Pulse, Standing
 from clients.service_manager import ServiceManager
-from federation.errors import FedscoreError
+from federation.errors import FedscoreError, ProtocolError
 from federation.messages import RefusalCode, Reply, Request
 from federation.privacy.ledger_rules import Limits
 from federation.privacy.units import Delta
@@ -104,6 +104,18 @@ class Watch:
             self._metrics.answered(asked, said.code or said.type, self._now() - started)
             self._look()
             return reply
+
+        return answer
+
+    def opening(self, handle: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+        """Returns a handler of envelopes that counts those that `handle` does not answer."""
+
+        def answer(envelope: bytes) -> bytes:
+            try:
+                return handle(envelope)
+            except ProtocolError:
+                self._metrics.not_opened()
+                raise
 
         return answer
 

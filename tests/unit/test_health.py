@@ -180,7 +180,7 @@ def test_no_figure_counts_people(pulse):
         "fedscore_requests", "fedscore_answer_seconds", "fedscore_audits", "fedscore_build_info",
         "fedscore_up", "fedscore_ready", "fedscore_connected",
         "fedscore_last_contact_age_seconds", "fedscore_ledger_entries", "fedscore_open_plans",
-        "fedscore_budget_units", "fedscore_budget_epsilon",
+        "fedscore_budget_units", "fedscore_budget_epsilon", "fedscore_messages_without_answer",
     }  # fmt: skip
 
 
