@@ -213,16 +213,21 @@ def _give_signs(
     """Tells the service manager how it goes until the process ends."""
     interval = min(_TELL_SECONDS, service.watchdog_seconds / 2 or _TELL_SECONDS)
     status = ""
-    while not ended.is_set():
-        if stop.is_set():
-            pulse.stops()
-            service.tell(STOPPING="1", STATUS="ending after what is under way")
+    while not (stop.is_set() or ended.is_set()):
         why = "; ".join(pulse.why_not_ready()) or "ready"
-        if why != status and not stop.is_set():
+        if why != status:
             status = why
             service.tell(STATUS=status)
-        if service.watchdog_seconds and not pulse.why_dead():
-            service.tell(WATCHDOG="1")
-        if pulse.standing is None and not stop.is_set():
+        if pulse.standing is None:
             service.tell(EXTEND_TIMEOUT_USEC=_EXTENSION)
+        _live(pulse, service)
         ended.wait(interval)
+    pulse.stops()
+    service.tell(STOPPING="1", STATUS="ending after what is under way")
+    while not ended.wait(interval):
+        _live(pulse, service)
+
+
+def _live(pulse: Pulse, service: ServiceManager) -> None:
+    if service.watchdog_seconds and not pulse.why_dead():
+        service.tell(WATCHDOG="1")
