@@ -51,8 +51,11 @@ def state(premises: Premises) -> Finding:
                 return failed("state", troubles[0], _RESTORE)
             continue
         if there.st_uid != os.geteuid():
-            troubles.append(f"{directory} belongs to another user")
-            cures.append(f"chown -R {os.geteuid()} '{directory}'")
+            return failed(
+                "state",
+                f"{directory} belongs to user {there.st_uid}, and you are user {os.geteuid()}",
+                "Run this as the user that the daemon runs as; all of the state is theirs.",
+            )
         if stat.S_IMODE(there.st_mode) & 0o077:
             troubles.append(f"others may look into {directory}")
             cures.append(f"chmod 700 '{directory}'")

@@ -48,6 +48,9 @@ root_certificates = "ca.pem"      # nobody else's certificates are trusted
 # Private: keys, ledger, records. Losing it is losing the budget's account; never copy it back.
 state = "state"
 
+# /livez, /readyz and /metrics, for programs on this machine only.
+# health_address = "127.0.0.1:9464"
+
 [policy]
 coordinator = {coordinator}       # the only key whose plans are considered
 purposes = {purposes}

@@ -5,11 +5,13 @@ In every case exactly one check fails: what rests on it is skipped, and nothing 
 
 import importlib.metadata
 import json
+import os
 import re
 import shutil
 import sqlite3
 import ssl
 import subprocess
+import sys
 import threading
 import tomllib
 from datetime import UTC, datetime, timedelta
@@ -37,7 +39,7 @@ from fedscore import files
 from fedscore.machine import system_clock
 from server.certificates import make_certificates
 from tests.federations import OTHER_KEY, small_schema, small_table
-from tests.flower_processes import free_port
+from tests.flower_processes import CHECKOUT, free_port
 from tests.integration.test_institution_command import (  # fixtures among them
     BANKS,
     CONFIG,
@@ -393,6 +395,34 @@ def test_a_lost_state_directory_is_restored(place, doctor):
     assert failing(doctor()) == []
 
 
+def test_who_is_not_the_daemons_user_is_told_so(place, doctor, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("os.geteuid", lambda: 4711)
+        found = doctor()
+    assert failing(found) == ["state"]
+    assert "you are user 4711" in found["state"]["found"]
+    assert "Run this as the user" in found["state"]["advice"]
+    assert found["table"]["verdict"] == found["disk"]["verdict"] == "skipped"
+
+
+@pytest.mark.slow
+def test_doctor_and_report_load_nothing_of_coordinator_flower_or_torch(place):
+    script = (
+        "import sys; from fedscore.command import app\n"
+        f"app(['institution', 'doctor', {CONFIG!r}, '--json'], standalone_mode=False)\n"
+        "import clients.home_report\n"
+        "loaded = {name.partition('.')[0] for name in sys.modules}\n"
+        "sys.exit(bool(loaded & {'server', 'flwr', 'torch', 'dp_accounting'}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        check=False,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_table_that_breaks_the_contract_is_told_without_a_value(place, doctor):
     sound = pq.read_table("table.parquet")
     at = sound.column_names.index("bad")
@@ -561,7 +591,7 @@ def test_another_flower_is_named_with_the_one_that_is_needed(place, doctor, monk
 
 
 def test_the_flower_that_the_doctor_wants_is_the_one_that_is_installed_for_us():
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
     assert f"flwr=={FLOWER}" in project["project"]["optional-dependencies"]["live"]
 
 
