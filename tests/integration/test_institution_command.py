@@ -225,9 +225,9 @@ def test_a_rule_that_is_not_kept_is_named_and_nobody_can_approve_past_it(nation,
     code, out, err = fedscore("institution", "consider", CONFIG, "plan.toml", "--json")
     assert code == 77
     assert [one["text"] for one in json.loads(out)["rules"] if not one["holds"]] == [
-        "purpose 'credit-scoring' is one of x"
+        "purpose 'credit-scoring' is not one of this policy's purposes: x"
     ]
-    assert "Not so: purpose" in err
+    assert "refuses this plan: purpose" in err
     before = everything_below(nation)
     assert fedscore("institution", "approve", CONFIG, "plan.toml")[0] == 77
     assert everything_below(nation) == before
