@@ -121,7 +121,7 @@ FAILURES = {
         "cannot be read as Parquet",
     ),
     "too many people": (65, lambda: configure("1000", "299"), nothing, "most_people"),
-    "full disk": (78, large_table, spend_disk, "Correct the path, the permissions or the disk"),
+    "full disk": (78, large_table, spend_disk, "state/snapshots"),
 }
 
 
