@@ -11,8 +11,9 @@ from typing import Final
 
 from federation.privacy.ledger_rules import Balance
 
-TURN_SECONDS: Final = 120.0
-"""A loop that has not turned for so long is stuck: a turn makes a few requests of 30 s at most."""
+TURN_SECONDS: Final = 600.0
+"""A loop that has not turned for so long is stuck: a turn may carry a large message over a slow
+line, and gives up on each request after some minutes."""
 
 CONTACT_SECONDS: Final = 30.0
 """Longer without the coordinator is worth somebody's attention; it is asked five times a second."""
