@@ -196,11 +196,10 @@ def test_a_daemon_tells_probes_and_systemd_how_it_is_from_start_to_end(place):
         ledger.verify()
 
 
-def test_flower_that_is_missing_is_a_line_of_the_log_as_well(place):
+def run_as(patch: str) -> tuple[int, dict[str, object]]:
+    """Returns exit code and the only line of the log of a daemon that something was done to."""
     script = (
-        "import sys, importlib.util; real = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name, *a: None if name == 'flwr' else real(name, *a)\n"
-        f"sys.argv = ['fedscore', 'institution', 'run', {CONFIG!r}]\n"
+        f"{patch}\nimport sys; sys.argv = ['fedscore', 'institution', 'run', {CONFIG!r}]\n"
         "from fedscore.command import main\nmain()\n"
     )
     done = subprocess.run(
@@ -209,6 +208,26 @@ def test_flower_that_is_missing_is_a_line_of_the_log_as_well(place):
         capture_output=True,
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
     )
-    assert done.returncode == 78
     (line,) = [json.loads(one) for one in done.stderr.splitlines()]
+    return done.returncode, line
+
+
+def test_flower_that_is_missing_is_a_line_of_the_log_as_well(place):
+    code, line = run_as(
+        "import importlib.util; real = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *a: None if name == 'flwr' else real(name, *a)"
+    )
+    assert code == 78
     assert "fedscore[live]" in line["event"]
+
+
+def test_a_mistake_of_ours_is_one_line_that_quotes_nothing(place):
+    code, line = run_as(
+        "import clients.daemon\n"
+        "def fails(*_, **__): raise ValueError('income 4711')\n"
+        "clients.daemon.run_daemon = fails"
+    )
+    assert code == 1
+    assert line["level"] == "critical"
+    assert line["trace"][-1] == "ValueError"
+    assert "4711" not in json.dumps(line)

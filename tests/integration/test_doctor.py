@@ -25,7 +25,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from clients import coordinator_check, table_check
-from clients.doctoring import CHECKS
+from clients.doctoring import CHECKS, Tools, examine
 from clients.flower_version import FLOWER
 from clients.health import HealthServer, pages_of
 from clients.ledger import Ledger
@@ -618,6 +618,15 @@ def test_a_daemon_says_by_its_health_address_whether_it_is_ready(place, doctor):
     assert found["found"] == "runs, not ready: it is starting: opening its state"
 
 
-def test_a_table_is_read_to_its_end(place, doctor):
+def test_a_table_is_read_to_its_end_and_progress_is_told(place):
     small_table(Path("table.parquet"), 900, 3)
-    assert doctor()["table"]["found"] == "900 rows keep the contract"
+    seen: list[int] = []
+    tools = Tools(
+        clock=system_clock,
+        read_key=files.read_key,
+        read_schema=files.read_schema,
+        on_rows=seen.append,
+    )
+    found = {one.check: one.found for one in examine(Path(CONFIG), tools)}
+    assert found["table"] == "900 rows keep the contract"
+    assert seen[-1] == 900
