@@ -23,7 +23,7 @@ from federation.messages import RefusalCode, Reply, Request
 from federation.privacy.ledger_rules import Limits
 from federation.privacy.units import Delta
 
-_LOOK_SECONDS: Final = 5.0
+_LOOK_SECONDS: Final = 1.0
 _TELL_SECONDS: Final = 1.0
 _EXTENSION: Final = str(60_000_000)
 """Microseconds that the start may take from each sign of life on; a table may be long to read."""
