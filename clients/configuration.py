@@ -1,11 +1,14 @@
 """One institution's configuration file: who it is, where its table is, what it allows."""
 
+import os
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from clients.environment import Override, overridden, overrides_in
 from clients.loopback import loopback_of
 from clients.policy import Policy
 from federation.errors import ConfigurationError, FedscoreError
@@ -59,6 +62,8 @@ class DaemonConfiguration(Configuration, frozen=True, kw_only=True, forbid_unkno
         coordinator_address: host and port.
         root_certificates: PEM file; no other authority is trusted.
         state: private directory of keys, ledger, records, decisions and snapshots.
+        identity_key: private file of the institution's Ed25519 key, PEM; empty: in `state`.
+        node_key: private file of its connection's key, OpenSSH; empty: in `state`.
         health_address: loopback host and port of /livez, /readyz and /metrics; empty: none.
     """
 
@@ -71,6 +76,8 @@ class DaemonConfiguration(Configuration, frozen=True, kw_only=True, forbid_unkno
     coordinator_address: str
     root_certificates: str
     state: str
+    identity_key: str = ""
+    node_key: str = ""
     health_address: str = ""
 
     def __post_init__(self) -> None:
@@ -102,19 +109,29 @@ def load_configuration(path: Path) -> Configuration:
     return _loaded(path, Configuration, ("table",))
 
 
-def load_daemon_configuration(path: Path) -> DaemonConfiguration:
+def load_daemon_configuration(
+    path: Path, environment: Mapping[str, str] = os.environ
+) -> DaemonConfiguration:
     """Returns the configuration of a long-running institution, its paths made absolute.
 
+    Args:
+        path: of the file.
+        environment: whose variables override some settings (`clients.environment`).
+
     Raises:
-        ConfigurationError: unreadable, not TOML, or an unknown, missing or mistyped field.
+        ConfigurationError: unreadable, not TOML, an unknown, missing or mistyped field, or a
+            variable that overrides nothing.
     """
-    paths = ("table", "schema", "roster", "root_certificates", "state")
-    return _loaded(path, DaemonConfiguration, paths)
+    paths = ("table", "schema", "roster", "root_certificates", "state", "identity_key", "node_key")
+    return _loaded(path, DaemonConfiguration, paths, overrides_in(environment))
 
 
-def _loaded(path: Path, kind: type[_C], paths: tuple[str, ...]) -> _C:
+def _loaded(
+    path: Path, kind: type[_C], paths: tuple[str, ...], overrides: tuple[Override, ...] = ()
+) -> _C:
     try:
-        found = msgspec.toml.decode(path.read_bytes(), type=kind)
+        content = overridden(msgspec.toml.decode(path.read_bytes()), overrides, kind)
+        found = msgspec.convert(content, kind)
     except OSError as error:
         raise ConfigurationError(f"Cannot read {path}: {error.strerror}.") from error
     except FedscoreError as error:
@@ -124,6 +141,7 @@ def _loaded(path: Path, kind: type[_C], paths: tuple[str, ...]) -> _C:
             error
         )
     home = path.resolve().parent
-    return msgspec.structs.replace(
-        found, **{name: str(home / getattr(found, name)) for name in paths}
-    )
+    if any("\0" in getattr(found, name) for name in paths):
+        raise ConfigurationError(f"{path}: a path holds a character that no path can have.")
+    given = {name: getattr(found, name) for name in paths if getattr(found, name)}
+    return msgspec.structs.replace(found, **{name: str(home / one) for name, one in given.items()})

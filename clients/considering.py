@@ -118,6 +118,7 @@ def consideration(
         identifier=configuration.id,
         schema=schema,
         roster=roster,
+        approved_peers=configuration.policy.approved_peers,
         split=configuration.split,
         most_people=configuration.most_people,
         now=now,

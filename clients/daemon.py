@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from clients.ledger_file import errors_of
 from clients.node_key import load_node_key
 from clients.premises import Premises
 from clients.records import Records
+from clients.releases import Releases
 from clients.service_manager import ServiceManager
 from clients.watching import watching
 from federation.privacy.entropy import Entropy
@@ -88,41 +88,39 @@ def run_daemon(
             records=records,
             workspace=premises.snapshots,
             is_approved=lambda plan: decisions.of(plan).lets_in(configuration.approval),
+            keep_release=Releases(premises.releases).keep,
             clock=clock,
             noise_entropy=entropy,
             mask_entropy=entropy,
             log=watch.log,
         )
-        for plan in ledger.balance(configuration.policy.limits).open_plans:
-            _log.warning("plan %s... was entered before and is not taken up again", plan[:16])
 
         def rest() -> None:
             with watch.working("reading the table"), errors_of(premises.snapshots):
                 institution.rest()
 
-        try:
-            rest()
-            watch.ready()
-            _log.info("ready, at ledger sequence %d", ledger.head()[0])
-            serve(
-                configuration.coordinator_address,
-                root_certificates=Path(configuration.root_certificates),
-                node_key=node_key,
-                handle=watch.opening(
-                    SealedHandler(
-                        watch.answering(institution.handle),
-                        institution=configuration.id,
-                        federation=configuration.federation,
-                        identity=identity,
-                        coordinator=configuration.policy.coordinator,
-                        clock=clock,
-                        entropy=entropy,
-                    )
-                ),
-                idle=rest,
-                stop=stop,
-                turned=watch.turned,
-            )
-        finally:
-            shutil.rmtree(snapshot, ignore_errors=True)
+        with watch.working("reading the table"), errors_of(premises.snapshots):
+            institution.resume()
+        watch.ready()
+        _log.info("ready, at ledger sequence %d", ledger.head()[0])
+        serve(
+            configuration.coordinator_address,
+            root_certificates=Path(configuration.root_certificates),
+            node_key=node_key,
+            handle=watch.opening(
+                SealedHandler(
+                    watch.answering(institution.handle),
+                    institution=configuration.id,
+                    federation=configuration.federation,
+                    identity=identity,
+                    coordinator=configuration.policy.coordinator,
+                    clock=clock,
+                    entropy=entropy,
+                )
+            ),
+            idle=rest,
+            stop=stop,
+            turned=watch.turned,
+        )
+        institution.leave()
     _log.info("stopped")

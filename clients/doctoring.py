@@ -16,7 +16,7 @@ from clients.configuration import DaemonConfiguration, load_daemon_configuration
 from clients.coordinator_check import authority, reached
 from clients.finding import Finding, Verdict, failed, looked_at, passed, skipped
 from clients.flower_version import flower
-from clients.premises import Premises
+from clients.premises import premises_named_by
 from federation.errors import ConfigurationError
 from federation.schema import Schema
 
@@ -71,7 +71,7 @@ def examine(path: Path, tools: Tools) -> Iterator[Finding]:
 
 
 def _of(configuration: DaemonConfiguration, card: Path, tools: Tools) -> Iterator[Finding]:
-    premises = Premises(Path(configuration.state))
+    premises = premises_named_by(configuration)
     state = premises_check.state(premises)
     yield state
     identity, key = premises_check.identity(configuration, premises, card, tools.read_key)

@@ -1,5 +1,6 @@
 """`fedscore institution`: an institution on its own machine, and what its people decide."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -136,7 +137,7 @@ def institution_run(config: _Configuration) -> None:
         from clients.daemon import run_daemon
         from fedscore.machine import system_clock, system_entropy
 
-        configuration, premises = _opened(config)
+        configuration, premises = _opened(config, log.warning)
         run_daemon(
             configuration,
             premises,
@@ -164,11 +165,23 @@ def institution_status(config: _Configuration, json: AsJson = False) -> None:
     show(balance, [balance_table(balance, configuration.title)], json=json)
 
 
-def _opened(config: Path) -> "tuple[DaemonConfiguration, Premises]":
+def _told(override: object) -> None:
+    typer.echo(f"fedscore: {override}", err=True)
+
+
+def _opened(
+    config: Path, tell: Callable[[object], None] = _told
+) -> "tuple[DaemonConfiguration, Premises]":
+    """Opens what the configuration names, and says what the environment overrides of it."""
+    import os
+
     from clients.configuration import load_daemon_configuration
+    from clients.environment import overrides_in
     from clients.premises import premises_of
 
     configuration = load_daemon_configuration(config)
+    for override in overrides_in(os.environ):
+        tell(override)
     return configuration, premises_of(configuration)
 
 

@@ -26,7 +26,8 @@ CARD_FILE: Final = "card.toml"
 STATE: Final = "state"
 
 _CONFIGURATION: Final = """\
-# The institution and what it allows. Paths are relative to this file.
+# The institution and what it allows. Paths are relative to this file. Variables like FEDSCORE_STATE
+# override where things are, and never what is decided here.
 id = {id}                         # as plans invite it
 title = {title}                   # for people
 most_people = {most_people}       # public; never the number of people itself
@@ -47,15 +48,28 @@ root_certificates = "ca.pem"      # nobody else's certificates are trusted
 
 # Private: keys, ledger, records. Losing it is losing the budget's account; never copy it back.
 state = "state"
+# identity_key = "/run/credentials/fedscore/identity.key"  # keys in files elsewhere, chmod 600;
+# node_key = "/run/credentials/fedscore/node.key"          # moved there from the state
 
 # /livez, /readyz and /metrics, for programs on this machine only.
 # health_address = "127.0.0.1:9464"
 
 [policy]
+# What this institution's people decide. A plan that breaks one line is refused.
 coordinator = {coordinator}       # the only key whose plans are considered
+approved_peers = "roster"         # all in our roster; or ["bank-b", ...]: nobody else beside us
 purposes = {purposes}
-least_quorum = 3                  # answers in every total that is opened, at least
-least_colluders = 1               # institutions that may conspire with the coordinator, at least
+# schemas = ["..."]               # digests of the data contracts that people have read
+
+least_participants = 3            # n: invited, ourselves included
+least_quorum = 3                  # m: answers in every total that is opened
+least_threshold = 3               # t: institutions that open a total together
+least_colluders = 1               # c: institutions that may conspire with the coordinator
+least_audited_share = 0.0         # of the answers that institutions compute again, 0 to 1
+longest_validity_days = 31        # a plan's price is set aside as long
+rounds_per_hour = 600             # questions answered within any 60 minutes
+
+# Privacy of each person at this institution; trained and held-out people have a budget each.
 delta = {delta}
 epsilon_per_plan = {epsilon_per_plan}
 epsilon_per_year = {epsilon_per_year}         # any 365 days
@@ -80,9 +94,14 @@ def make_institution(directory: Path, **settings: object) -> tuple[DaemonConfigu
     with files.new_directory(directory) as draft:
         written = {name: _in_toml(value) for name, value in settings.items()}
         (draft / CONFIGURATION_FILE).write_text(_CONFIGURATION.format(**written))
-        configuration = load_daemon_configuration(draft / CONFIGURATION_FILE)
+        configuration = load_daemon_configuration(draft / CONFIGURATION_FILE, {})
         premises = Premises(draft / STATE)
-        for private in (premises.directory, premises.decisions, premises.snapshots):
+        for private in (
+            premises.directory,
+            premises.decisions,
+            premises.releases,
+            premises.snapshots,
+        ):
             private.mkdir(mode=0o700)
         identity = Ed25519PrivateKey.from_private_bytes(system_entropy())
         files.write_private(premises.identity, files.key_pem(identity))
@@ -100,7 +119,7 @@ def make_institution(directory: Path, **settings: object) -> tuple[DaemonConfigu
             node=node.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode(),
         )
         (draft / CARD_FILE).write_text(card_toml(card))
-    return load_daemon_configuration(directory / CONFIGURATION_FILE), card
+    return load_daemon_configuration(directory / CONFIGURATION_FILE, {}), card
 
 
 def _in_toml(value: object) -> str:

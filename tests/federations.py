@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from clients.configuration import Configuration
 from clients.institution import Institution
 from clients.ledger import Ledger
-from clients.policy import Policy
+from clients.policy import Peers, Policy
 from clients.records import Records
 from experiments.entropy import SeededEntropy
 from federation import door
@@ -200,9 +200,15 @@ def open_policy(plan: Plan, **changes: Any) -> Policy:
     """
     settings: dict[str, Any] = {
         "coordinator": plan.coordinator,
+        "approved_peers": Peers.ROSTER,
         "purposes": (plan.purpose,),
+        "least_participants": 3,
         "least_quorum": 3,
+        "least_threshold": 3,
         "least_colluders": 1,
+        "least_audited_share": 0.0,
+        "longest_validity_days": 366,
+        "rounds_per_hour": 10_000,
         "delta": plan.privacy.delta,
         "epsilon_per_plan": plan.privacy.epsilon,
         "epsilon_per_year": min(100.0, 4 * plan.privacy.epsilon),
@@ -236,6 +242,7 @@ class Seat:
     noise_entropy: Entropy
     mask_entropy: SeededEntropy
     log: list[str]
+    releases: list[bytes]
 
     def send(self, request: Request | bytes) -> Reply:
         """Returns the decoded reply to a request."""
@@ -358,6 +365,7 @@ class Federation:
         records = files.enter_context(Records(workspace / "records.sqlite"))
         masks = SeededEntropy(f"masks {member.id} {ledger.head()}")
         log: list[str] = []
+        releases: list[bytes] = []
         institution = Institution(
             identifier=member.id,
             identity=identity_of(member.id),
@@ -372,12 +380,13 @@ class Federation:
             records=records,
             workspace=workspace,
             is_approved=is_approved,
+            keep_release=releases.append,
             clock=time,
             noise_entropy=entropy,
             mask_entropy=masks,
             log=log.append,
         )
-        institution.prepare()
+        institution.resume()
         return Seat(
             name=member.id,
             institution=institution,
@@ -386,6 +395,7 @@ class Federation:
             noise_entropy=entropy,
             mask_entropy=masks,
             log=log,
+            releases=releases,
         )
 
 

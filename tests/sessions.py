@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from clients.institution import Institution
 from clients.ledger import Ledger
-from clients.policy import Policy
+from clients.policy import Peers, Policy
 from clients.records import Records
 from federation import canonical, door
 from federation.asking import OPEN_LABEL, Asking, asking
@@ -116,9 +116,15 @@ def policy_of(plan: Plan, **changes: Any) -> Policy:
     """Returns a policy that allows a plan, and a few like it."""
     settings = {
         "coordinator": plan.coordinator,
+        "approved_peers": Peers.ROSTER,
         "purposes": (plan.purpose,),
+        "least_participants": 3,
         "least_quorum": 3,
+        "least_threshold": 3,
         "least_colluders": 1,
+        "least_audited_share": 0.0,
+        "longest_validity_days": 366,
+        "rounds_per_hour": 10_000,
         "delta": plan.privacy.delta,
         "epsilon_per_plan": plan.privacy.epsilon,
         "epsilon_per_year": 5 * plan.privacy.epsilon,
@@ -546,12 +552,13 @@ def seat(
         records=records,
         workspace=own,
         is_approved=lambda _: True,
+        keep_release=lambda _: None,
         clock=clock,
         noise_entropy=noise,
         mask_entropy=masks,
         log=log.append,
     )
-    institution.prepare()
+    institution.resume()
     return Seat(
         name=name,
         directory=own,
