@@ -21,6 +21,7 @@ from clients.ledger_file import READ_ONLY, beside, connect, errors_of, set_pragm
 from clients.loopback import loopback_of
 from clients.node_key import load_node_key
 from clients.premises import Premises
+from clients.seen_head import load_seen_head
 from federation.canonical import public_key_of
 from federation.card import Card, load_card
 from federation.errors import ConfigurationError, LedgerCorrupt
@@ -33,7 +34,8 @@ _RESTORE: Final = (
 )
 _RESTORE_LEDGER: Final = (
     "Stop the daemon and restore the newest copy that verifies; a new ledger would forget what was "
-    "spent."
+    "spent. If no copy has the newest entries, `fedscore ledger recover` charges them at their "
+    "worst."
 )
 _PATIENCE_SECONDS: Final = 5.0
 
@@ -178,6 +180,8 @@ def ledger(
             balance = found.balance(configuration.policy.limits)
             splits = {one.entry.split for one in found.entries() if isinstance(one.entry, Reserved)}
             sequence = found.head()[0]
+            if seen := load_seen_head(premises.seen_head):
+                found.require_not_older_than(seen.sequence, seen.digest)
         if trouble := _open_to_others("ledger", premises.ledger):
             return trouble
         if splits - {configuration.split.digest}:

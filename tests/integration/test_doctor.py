@@ -31,6 +31,8 @@ from clients.health import HealthServer, pages_of
 from clients.ledger import Ledger
 from clients.metrics import Metrics
 from clients.pulse import Pulse
+from clients.seen_head import SeenHead, note_seen_head
+from federation.canonical import Digest
 from federation.plan import load_plan
 from federation.pricing import price_of
 from federation.privacy.units import Delta, Price
@@ -473,6 +475,15 @@ def policy_limits():
     from clients.configuration import load_daemon_configuration
 
     return load_daemon_configuration(Path(CONFIG)).policy.limits
+
+
+def test_a_ledger_that_is_older_than_a_signed_header_is_found(place, doctor):
+    seen = SeenHead(sequence=3, head=Digest("ab" * 32))
+    note_seen_head(STATE / "seen_head.json", seen)
+    found = doctor()
+    assert failing(found) == ["ledger"]
+    assert "older than a head seen before" in found["ledger"]["found"]
+    assert "ledger recover" in found["ledger"]["advice"]
 
 
 def test_a_spent_budget_is_a_warning(place, doctor):
