@@ -18,10 +18,12 @@ from clients.ledger import Ledger
 from clients.ledger_file import errors_of
 from clients.node_key import load_node_key
 from clients.premises import Premises
+from clients.reading import Reading
 from clients.records import Records
 from clients.releases import Releases
 from clients.service_manager import ServiceManager
 from clients.watching import watching
+from clients.withdrawals import Withdrawals
 from federation.privacy.entropy import Entropy
 from federation.privacy.units import Delta
 from federation.schema import Schema
@@ -79,8 +81,13 @@ def run_daemon(
             identity=identity,
             roster=roster,
             schema=schema,
-            table=Path(configuration.table),
-            not_held=frozenset(configuration.not_held),
+            read_table=Reading(
+                configuration=configuration,
+                schema=schema,
+                split=configuration.split,
+                clock=clock,
+                withdrawals=Withdrawals(premises.withdrawals),
+            ),
             most_people=configuration.most_people,
             split=configuration.split,
             policy=configuration.policy,

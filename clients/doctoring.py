@@ -14,16 +14,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from clients import premises_check, table_check
 from clients.configuration import DaemonConfiguration, load_daemon_configuration
 from clients.coordinator_check import authority, reached
-from clients.finding import Finding, Verdict, failed, looked_at, passed, skipped
+from clients.finding import Finding, Verdict, failed, passed, skipped
 from clients.flower_version import flower
 from clients.premises import premises_named_by
+from clients.reading import Reading
+from clients.withdrawals import Withdrawals
 from federation.errors import ConfigurationError
 from federation.schema import Schema
 
 CHECKS: Final = (
     "flower", "configuration", "state", "identity key", "node key", "roster", "schema",
-    "authority", "coordinator", "server certificate", "clock", "ledger", "records", "daemon",
-    "table", "disk",
+    "authority", "coordinator", "server certificate", "clock", "ledger", "records", "withdrawals",
+    "daemon", "table", "disk",
 )  # fmt: skip
 """All of them, in order; `examine` yields one finding for each."""
 
@@ -86,23 +88,27 @@ def _of(configuration: DaemonConfiguration, card: Path, tools: Tools) -> Iterato
 
     yield premises_check.ledger(configuration, premises, tools.clock)
     yield premises_check.records(premises)
+    withdrawn = premises_check.withdrawals(premises)
+    yield withdrawn
     yield premises_check.daemon(configuration, premises)
 
     if schema is None:
         yield skipped("table", "there is no schema to hold it against")
-        yield skipped("disk", "without the table nobody knows what is needed")
-        return
-    if state.verdict is Verdict.FAIL:
+    elif state.verdict is Verdict.FAIL:
         yield skipped("table", "the keys of people wait in the state directory, which is not sound")
-        yield skipped("disk", "without the table nobody knows what is needed")
-        return
-    table, rows = table_check.table(configuration, schema, premises, tools.on_rows)
-    yield table
-    if rows is None:
-        yield skipped("disk", "without the table nobody knows what is needed")
-        return
-    yield looked_at(
-        "disk",
-        lambda: table_check.disk(premises, schema, rows),
-        "Correct the permissions of the state directory.",
-    )
+    elif withdrawn.verdict is Verdict.FAIL:
+        yield skipped("table", "nobody knows who has withdrawn")
+    else:
+        reading = Reading(
+            configuration=configuration,
+            schema=schema,
+            split=configuration.split,
+            clock=tools.clock,
+            withdrawals=Withdrawals(premises.withdrawals),
+        )
+        table = table_check.table(configuration, reading, premises, tools.on_rows)
+        yield table
+        if table.verdict is Verdict.PASS:
+            yield table_check.disk(configuration, premises, schema)
+            return
+    yield skipped("disk", "without the table nobody knows what is needed")

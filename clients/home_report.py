@@ -5,6 +5,7 @@ without noise. Nothing of it is sent, priced or kept.
 """
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from clients.configuration import DaemonConfiguration
 from clients.home import train_at_home
-from clients.snapshot import Snapshot, take_snapshot
+from clients.snapshot import Snapshot
 from federation.errors import ConfigurationError
 from federation.grid import Role
 from federation.model.evaluation import Figure
@@ -143,7 +144,12 @@ class HomeReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def home_report(
-    configuration: DaemonConfiguration, *, schema: Schema, release: Release, directory: Path
+    configuration: DaemonConfiguration,
+    *,
+    schema: Schema,
+    release: Release,
+    read_table: Callable[[Path], Snapshot],
+    directory: Path,
 ) -> HomeReport:
     """Reads the institution's table once more, and returns what both cards do on its own people.
 
@@ -151,6 +157,7 @@ def home_report(
         configuration: of the institution.
         schema: of its federation.
         release: signed by the coordinator that the policy trusts: checked before.
+        read_table: takes a snapshot into a directory, as the daemon does.
         directory: for a snapshot that is deleted again, in a private one. What is there is taken
             for what a killed process has left.
 
@@ -167,13 +174,7 @@ def home_report(
             f"is schema {schema.digest[:16]}...: name the schema that the release was made for."
         )
     shutil.rmtree(directory, ignore_errors=True)
-    snapshot = take_snapshot(
-        schema,
-        Path(configuration.table),
-        not_held=frozenset(configuration.not_held),
-        split=configuration.split,
-        directory=directory,
-    )
+    snapshot = read_table(directory)
     try:
         scores = scored_at_home(schema, snapshot, release)
         comparable = min(scores.bad.sum(), (~scores.bad).sum()) >= LEAST_OUTCOMES

@@ -10,15 +10,17 @@ from federation.errors import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class Premises:
-    """The private state directory of an institution, and its keys if they lie elsewhere.
+    """The private directories of an institution, and its keys if they lie elsewhere.
 
     Attributes:
-        directory: of everything.
-        identity_key: the file of that key; None: in the directory.
+        directory: of its state.
+        elsewhere: for snapshots, where they are not part of the state.
+        identity_key: the file of that key; None: in the state.
         node_key: likewise.
     """
 
     directory: Path
+    elsewhere: Path | None = None
     identity_key: Path | None = None
     node_key: Path | None = None
 
@@ -60,23 +62,25 @@ class Premises:
     @property
     def snapshots(self) -> Path:
         """Its table in codes, while a plan is awaited or under way."""
-        return self.directory / "snapshots"
+        return self.directory / "snapshots" if self.elsewhere is None else self.elsewhere
+
+    @property
+    def withdrawals(self) -> Path:
+        """Who has withdrawn, in keyed hashes."""
+        return self.directory / "withdrawn"
 
     def require_private(self) -> None:
-        """Returns only if nobody else may look into the directory or read a key.
+        """Returns only if nobody else may look into the directories or read a key.
 
         Raises:
-            ConfigurationError: it is missing, or others may.
+            ConfigurationError: one is missing, or others may.
         """
-        try:
-            mode = stat.S_IMODE(self.directory.stat().st_mode)
-        except OSError as error:
-            raise ConfigurationError(
-                f"Cannot read the state directory {self.directory}: {error.strerror}. Restore it; "
-                "only a new institution makes a new one."
-            ) from error
-        if mode & 0o077:
-            raise ConfigurationError(f"Others may look in: run `chmod 700 {self.directory}`.")
+        _require_private(
+            self.directory, "state", "Restore it; only a new institution makes a new one."
+        )
+        if self.elsewhere is not None:
+            advice = f"Run `mkdir -m 700 {self.elsewhere}`."
+            _require_private(self.elsewhere, "snapshots", advice)
         for key in (self.identity, self.node):
             _require_secret(key)
 
@@ -93,11 +97,22 @@ def _require_secret(key: Path) -> None:
         raise ConfigurationError(f"Others may read a private key: run `chmod 600 {key}`.")
 
 
+def _require_private(directory: Path, what: str, advice: str) -> None:
+    try:
+        mode = stat.S_IMODE(directory.stat().st_mode)
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot read the {what} directory {directory}: {error.strerror}. {advice}"
+        ) from error
+    if mode & 0o077:
+        raise ConfigurationError(f"Others may look in: run `chmod 700 {directory}`.")
+
+
 def premises_of(configuration: DaemonConfiguration) -> Premises:
-    """Returns the private state directory that a configuration names.
+    """Returns the private directories that a configuration names.
 
     Raises:
-        ConfigurationError: it is missing, or others may look into it or read a key.
+        ConfigurationError: one is missing, or others may look into it or read a key.
     """
     premises = premises_named_by(configuration)
     premises.require_private()
@@ -108,6 +123,7 @@ def premises_named_by(configuration: DaemonConfiguration) -> Premises:
     """Returns what a configuration names, in whatever state it is."""
     return Premises(
         Path(configuration.state),
+        elsewhere=Path(configuration.snapshots) if configuration.snapshots else None,
         identity_key=Path(configuration.identity_key) if configuration.identity_key else None,
         node_key=Path(configuration.node_key) if configuration.node_key else None,
     )

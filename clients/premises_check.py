@@ -22,6 +22,7 @@ from clients.loopback import loopback_of
 from clients.node_key import load_node_key
 from clients.premises import Premises
 from clients.seen_head import load_seen_head
+from clients.withdrawals import Withdrawals
 from federation.canonical import public_key_of
 from federation.card import Card, load_card
 from federation.errors import ConfigurationError, LedgerCorrupt
@@ -225,6 +226,20 @@ def records(premises: Premises) -> Finding:
 
     return looked_at(
         "records", look, "Stop the daemon and restore the newest copy of records and ledger."
+    )
+
+
+def withdrawals(premises: Premises) -> Finding:
+    """Returns whether it can be read who has withdrawn: without that nobody may be trained on."""
+
+    def look() -> Finding:
+        if trouble := _open_to_others("withdrawals", premises.withdrawals):
+            return trouble
+        Withdrawals(premises.withdrawals).read()
+        return passed("withdrawals", "can be read")
+
+    return looked_at(
+        "withdrawals", look, "Restore the newest copy: who has withdrawn must stay out."
     )
 
 

@@ -1,22 +1,18 @@
 """Checks of the schema, the whole table against it, and the space that a snapshot needs."""
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
 from clients.columns import check_not_held
 from clients.configuration import DaemonConfiguration
-from clients.finding import Finding, failed, looked_at, passed, warned
+from clients.disk_space import space_rule
+from clients.finding import Finding, failed, looked_at, passed
 from clients.premises import Premises
-from clients.table import ContractReader
+from clients.reading import Reading
 from federation.schema import ROW_AS_KEY, Schema
-
-_SPARE_BYTES: Final = 64 * 2**20
-"""For ledger, records and logs of a plan."""
 
 
 def schema(
@@ -43,31 +39,23 @@ def schema(
 
 def table(
     configuration: DaemonConfiguration,
-    schema: Schema,
+    reading: Reading,
     premises: Premises,
     on_rows: Callable[[int], None],
-) -> tuple[Finding, int | None]:
-    """Reads the whole table as for a snapshot, keeps nothing; returns its rows if it is sound.
+) -> Finding:
+    """Reads the whole table as for a snapshot and keeps nothing.
 
     Args:
         configuration: of the institution.
-        schema: that the table shall keep.
+        reading: of its table.
         premises: where hashes of keys wait meanwhile, if they are many.
         on_rows: told how many rows were read so far.
     """
-    rows, people = 0, 0
 
     def look() -> Finding:
-        nonlocal rows, people
-        reader = ContractReader(
-            schema,
-            Path(configuration.table),
-            not_held=frozenset(configuration.not_held),
-            split=configuration.split,
-            mapping={},
-        )
+        rows, people = 0, 0
         with tempfile.TemporaryDirectory(prefix="doctor-", dir=premises.snapshots) as scratch:
-            for batch in reader.batches(Path(scratch)):
+            for batch in reading.batches(Path(scratch)):
                 rows += batch.bad.size
                 people += int(np.count_nonzero(batch.starts))
                 on_rows(rows)
@@ -78,22 +66,16 @@ def table(
                 f"{configuration.most_people:,}",
                 "Raise `most_people` in the configuration; it is public, so choose a round figure.",
             )
-        return passed("table", f"{rows:,} rows keep the contract")
+        return passed("table", f"keeps the contract; {rows:,} rows enter")
 
-    found = looked_at(
+    return looked_at(
         "table", look, "Correct the table, or name another one as `table` in the configuration."
     )
-    return found, (rows if found.verdict == "pass" else None)
 
 
-def disk(premises: Premises, schema: Schema, rows: int) -> Finding:
-    """Returns whether a snapshot fits: a byte a value, once as read and once as a plan packs it."""
-    needed = 2 * rows * (len(schema.grids) + 2)
-    free = shutil.disk_usage(premises.snapshots).free
-    text = f"{free / 2**20:,.0f} MiB are free, a snapshot needs about {needed / 2**20:,.1f} MiB"
-    advice = f"Free some space on the disk of {premises.snapshots}."
-    if free < needed + _SPARE_BYTES:
-        return failed("disk", text, advice)
-    if free < 2 * needed + _SPARE_BYTES:
-        return warned("disk", text, f"{advice} A table that grows will not fit.")
-    return passed("disk", text)
+def disk(configuration: DaemonConfiguration, premises: Premises, schema: Schema) -> Finding:
+    """Returns whether a snapshot fits."""
+    rule = space_rule(configuration, premises, schema)
+    if rule.holds:
+        return passed("disk", rule.text)
+    return failed("disk", rule.text, f"Free some space on the disk of {premises.snapshots}.")

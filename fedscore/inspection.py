@@ -1,5 +1,6 @@
 """Exact figures of single institutions, which nobody outside a simulation may know."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from clients.configuration import Configuration
 from clients.home_report import scored_at_home
 from clients.ledger import Ledger
-from clients.snapshot import take_snapshot
+from clients.reading import Reading
 from federation.errors import DataError
 from federation.model.evaluation import Figure
 from federation.model.exact_auc import auc_difference, auc_of
@@ -68,6 +69,7 @@ def inspect_institution(
     plan: Plan,
     schema: Schema,
     release: Release,
+    clock: Callable[[], int],
     directory: Path,
 ) -> tuple[Member, HeldOut]:
     """Reads an institution's table once more, as only a simulation can, and measures.
@@ -78,15 +80,17 @@ def inspect_institution(
         plan: that was run.
         schema: of the plan.
         release: that came of it.
+        clock: whole seconds since 1970.
         directory: for a snapshot that is deleted again; does not exist yet.
     """
-    snapshot = take_snapshot(
-        schema,
-        Path(configuration.table),
-        not_held=frozenset(configuration.not_held),
+    read_table = Reading(
+        configuration=configuration,
+        schema=schema,
         split=plan.people.split,
-        directory=directory,
+        clock=clock,
+        withdrawals=None,
     )
+    snapshot = read_table(directory)
     try:
         scores = scored_at_home(schema, snapshot, release)
         national, alone, bad = scores.national, scores.alone, scores.bad

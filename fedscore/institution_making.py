@@ -17,6 +17,7 @@ from clients.configuration import DaemonConfiguration, load_daemon_configuration
 from clients.ledger import Ledger
 from clients.premises import Premises
 from clients.records import Records
+from clients.withdrawals import Withdrawals
 from federation.card import Card, card_toml
 from fedscore import files
 from fedscore.machine import system_clock, system_entropy
@@ -31,8 +32,12 @@ _CONFIGURATION: Final = """\
 id = {id}                         # as plans invite it
 title = {title}                   # for people
 most_people = {most_people}       # public; never the number of people itself
-table = {table}                   # Parquet or CSV
+table = {table}                   # Parquet or CSV, or a table of PostgreSQL: see below
 not_held = {not_held}             # features of the schema that the table does not have
+
+# For PostgreSQL: table = "schema.table", and a file that only its owner may read (chmod 600) with
+# host=... dbname=... user=... password=... sslmode=verify-full
+# postgresql_connection = "postgresql.conninfo"
 
 # "person": each plan waits for `fedscore institution approve`. "automatic": the policy is enough.
 approval = "person"
@@ -50,6 +55,23 @@ root_certificates = "ca.pem"      # nobody else's certificates are trusted
 state = "state"
 # identity_key = "/run/credentials/fedscore/identity.key"  # keys in files elsewhere, chmod 600;
 # node_key = "/run/credentials/fedscore/node.key"          # moved there from the state
+# snapshots = "/fast/disk"        # where the table waits in codes; private, of nobody else
+
+# What the table calls columns, where its names differ from the schema's:
+# [columns]
+# income = "inc_gross_m"
+
+# Who agreed; without this section everybody did. One row without consent leaves a person out, a
+# missing value is none, and any other than true, false, 1 and 0 is an error. Texts are listed:
+# [consent]
+# column = "may_train"
+# given = ["yes"]
+# refused = ["no"]
+
+# Rows that were older on the day of the snapshot, or have no date, are left out:
+# [retention]
+# column = "updated_on"
+# days = 730
 
 # /livez, /readyz and /metrics, for programs on this machine only.
 # health_address = "127.0.0.1:9464"
@@ -110,6 +132,7 @@ def make_institution(directory: Path, **settings: object) -> tuple[DaemonConfigu
             premises.node,
             node.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()),
         )
+        Withdrawals.create(premises.withdrawals, system_entropy())
         Ledger.create(premises.ledger, system_clock).close()
         Records(premises.records).close()
         card = Card.of(

@@ -27,14 +27,26 @@ def institution_report(
     from clients.configuration import load_daemon_configuration
     from clients.home_report import home_report
     from clients.premises import premises_of
+    from clients.reading import Reading
+    from clients.withdrawals import Withdrawals
     from fedscore.institution_tables import home_report_tables
+    from fedscore.machine import system_clock
 
     configuration = load_daemon_configuration(config)
+    premises = premises_of(configuration)
+    schema = files.read_schema(Path(configuration.schema))
     found = home_report(
         configuration,
-        schema=files.read_schema(Path(configuration.schema)),
+        schema=schema,
         release=files.read_release(release, configuration.policy.coordinator),
-        directory=premises_of(configuration).snapshots / "report",
+        read_table=Reading(
+            configuration=configuration,
+            schema=schema,
+            split=configuration.split,
+            clock=system_clock,
+            withdrawals=Withdrawals(premises.withdrawals),
+        ),
+        directory=premises.snapshots / "report",
     )
     show(found, home_report_tables(found), json=json)
 

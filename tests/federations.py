@@ -25,6 +25,7 @@ from clients.configuration import Configuration
 from clients.institution import Institution
 from clients.ledger import Ledger
 from clients.policy import Peers, Policy
+from clients.reading import Reading
 from clients.records import Records
 from experiments.entropy import SeededEntropy
 from federation import door
@@ -371,8 +372,13 @@ class Federation:
             identity=identity_of(member.id),
             roster=roster,
             schema=self.schema,
-            table=Path(member.table),
-            not_held=frozenset(member.not_held),
+            read_table=Reading(
+                configuration=member,
+                schema=self.schema,
+                split=self.plan.people.split,
+                clock=time,
+                withdrawals=None,
+            ),
             most_people=member.most_people,
             split=self.plan.people.split,
             policy=member.policy,

@@ -27,6 +27,7 @@ from clients.institution import Institution
 from clients.ledger import Ledger
 from clients.policy import Peers, Policy
 from clients.records import Records
+from clients.snapshot import take_snapshot
 from federation import canonical, door
 from federation.asking import OPEN_LABEL, Asking, asking
 from federation.canonical import framed, public_key_of
@@ -543,8 +544,9 @@ def seat(
         identity=identity(name),
         roster=roster or roster_of(plan),
         schema=SCHEMA,
-        table=table,
-        not_held=frozenset(),
+        read_table=lambda into: take_snapshot(
+            SCHEMA, table, not_held=frozenset(), split=plan.people.split, directory=into
+        ),
         most_people=100,
         split=plan.people.split,
         policy=allowed,

@@ -22,9 +22,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding
 
-from clients import coordinator_check, table_check
+from clients import coordinator_check, disk_space
 from clients.doctoring import CHECKS, Tools, examine
 from clients.flower_version import FLOWER
 from clients.health import HealthServer, pages_of
@@ -32,14 +31,13 @@ from clients.ledger import Ledger
 from clients.metrics import Metrics
 from clients.pulse import Pulse
 from clients.seen_head import SeenHead, note_seen_head
-from federation.canonical import Digest
 from federation.plan import load_plan
 from federation.pricing import price_of
 from federation.privacy.units import Delta, Price
 from federation.secure_aggregation.roster import load_roster, roster_toml
 from fedscore import files
 from fedscore.machine import system_clock
-from server.certificates import make_certificates
+from server.certificates import issue, make_authority
 from tests.federations import OTHER_KEY, small_schema, small_table
 from tests.flower_processes import CHECKOUT, free_port
 from tests.integration.test_institution_command import (  # fixtures among them
@@ -64,11 +62,11 @@ class Coordinator(ThreadingHTTPServer):
     skew_seconds = 0
     daemon_threads = True
 
-    def __init__(self, port: int, certificate: Path, key: Path) -> None:
+    def __init__(self, port: int, certificate: Path) -> None:
         super().__init__(("127.0.0.1", port), _Refusing)
         self.asked: list[str] = []
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate)  # its key is in the same file
         self.socket = context.wrap_socket(self.socket, server_side=True)
 
     def handle_error(self, request, client_address):
@@ -94,9 +92,9 @@ class Place:
         self.port = port
         self.server: Coordinator | None = None
 
-    def serve(self, certificate="coordinator/server.pem", key="coordinator/server.key"):
+    def serve(self):
         self.stop()
-        self.server = Coordinator(self.port, Path(certificate), Path(key))
+        self.server = Coordinator(self.port, Path("coordinator/server.pem"))
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self):
@@ -172,6 +170,7 @@ BY_COMMAND = {
     "identity that others see": ("identity key", lambda: (STATE / "identity.key").chmod(0o640)),
     "node key that others see": ("node key", lambda: (STATE / "node.key").chmod(0o604)),
     "ledger that others see": ("ledger", lambda: (STATE / "ledger.sqlite").chmod(0o644)),
+    "withdrawals that others see": ("withdrawals", lambda: (STATE / "withdrawn").chmod(0o644)),
     "records that others see": ("records", lambda: (STATE / "records.sqlite").chmod(0o644)),
 }
 
@@ -230,8 +229,8 @@ def damage_ledger():
 
 
 def expired_authority():
-    made = make_certificates("test", "127.0.0.1", datetime.now(UTC) - timedelta(days=4000))
-    (HOME / "ca.pem").write_bytes(made.authority.public_bytes(Encoding.PEM))
+    made = make_authority("test", datetime.now(UTC) - timedelta(days=4000))
+    (HOME / "ca.pem").write_bytes(made.certificate_pem)
 
 
 RESTORED = {
@@ -316,9 +315,7 @@ RESTORED = {
         "coordinator",
         HOME / "ca.pem",
         lambda: (HOME / "ca.pem").write_bytes(
-            make_certificates("test", "127.0.0.1", datetime.now(UTC)).authority.public_bytes(
-                Encoding.PEM
-            )
+            make_authority("test", datetime.now(UTC)).certificate_pem
         ),
         "newest ca.pem",
     ),
@@ -347,6 +344,13 @@ RESTORED = {
         STATE / "records.sqlite",
         exchange(STATE / "records.sqlite", b"x" * 9000),
         "restore",
+    ),
+    "no withdrawals": ("withdrawals", STATE / "withdrawn", (STATE / "withdrawn").unlink, "newest"),
+    "damaged withdrawals": (
+        "withdrawals",
+        STATE / "withdrawn",
+        exchange(STATE / "withdrawn", b"x" * 72),
+        "newest",
     ),
     "no table": (
         "table",
@@ -391,7 +395,14 @@ def test_a_broken_configuration_lets_the_rest_be_skipped_with_a_reason(place, do
 def test_a_lost_state_directory_is_restored(place, doctor):
     STATE.rename("elsewhere")
     found = doctor()
-    assert set(failing(found)) == {"state", "identity key", "node key", "ledger", "records"}
+    assert set(failing(found)) == {
+        "state",
+        "identity key",
+        "node key",
+        "ledger",
+        "records",
+        "withdrawals",
+    }
     assert "Restore" in found["state"]["advice"]
     Path("elsewhere").rename(STATE)
     assert failing(doctor()) == []
@@ -442,9 +453,7 @@ def test_a_table_that_breaks_the_contract_is_told_without_a_value(place, doctor)
 def test_a_full_disk_is_found_before_the_daemon_meets_it(place, doctor, monkeypatch):
     real = shutil.disk_usage
     with monkeypatch.context() as patch:
-        patch.setattr(
-            table_check.shutil, "disk_usage", lambda path: real(path)._replace(free=10_000)
-        )
+        patch.setattr(disk_space.shutil, "disk_usage", lambda path: real(path)._replace(free=1000))
         found = doctor()
     assert failing(found) == ["disk"]
     assert "Free some space" in found["disk"]["advice"]
@@ -478,8 +487,7 @@ def policy_limits():
 
 
 def test_a_ledger_that_is_older_than_a_signed_header_is_found(place, doctor):
-    seen = SeenHead(sequence=3, head=Digest("ab" * 32))
-    note_seen_head(STATE / "seen_head.json", seen)
+    note_seen_head(STATE / "seen_head.json", SeenHead(sequence=3, head="ab" * 32))
     found = doctor()
     assert failing(found) == ["ledger"]
     assert "older than a head seen before" in found["ledger"]["found"]
@@ -547,10 +555,10 @@ def test_a_clock_that_is_off_is_found(place, doctor, seconds, verdict):
 
 def certificate_of_age(days: int) -> None:
     """Replaces authority and certificate by such as were made some days ago."""
-    made = make_certificates("test", "127.0.0.1", datetime.now(UTC) - timedelta(days=days))
-    (HOME / "ca.pem").write_bytes(made.authority.public_bytes(Encoding.PEM))
-    Path("coordinator/server.pem").write_bytes(made.server.public_bytes(Encoding.PEM))
-    Path("coordinator/server.key").write_bytes(files.key_pem(made.server_key))
+    then = datetime.now(UTC) - timedelta(days=days)
+    made = make_authority("test", then)
+    (HOME / "ca.pem").write_bytes(made.certificate_pem)
+    Path("coordinator/server.pem").write_bytes(issue(made, ("127.0.0.1",), then))
 
 
 def test_a_certificate_that_ends_soon_is_a_warning(place, doctor):
@@ -639,5 +647,5 @@ def test_a_table_is_read_to_its_end_and_progress_is_told(place):
         on_rows=seen.append,
     )
     found = {one.check: one.found for one in examine(Path(CONFIG), tools)}
-    assert found["table"] == "900 rows keep the contract"
+    assert found["table"] == "keeps the contract; 900 rows enter"
     assert seen[-1] == 900

@@ -8,11 +8,12 @@ import pytest
 
 from clients.configuration import Approval, DaemonConfiguration
 from clients.home_report import BANDS, LEAST_OUTCOMES, card_at_home, home_report
+from clients.reading import Reading
 from federation.errors import ConfigurationError, DataError
 from federation.model.score_scale import ScoreScale
 from fedscore.institution_tables import home_report_tables
 from fedscore.showing import console
-from tests.federations import SALT, federation, small_table
+from tests.federations import SALT, clock, federation, small_table
 
 SCALE = ScoreScale(points=660, odds=30.0, points_to_double=40, least=300, most=850)
 
@@ -41,11 +42,23 @@ def trained(tmp_path_factory):
 
 def reported(trained, directory, **changes):
     made, done, configuration = trained
+    found = msgspec.structs.replace(configuration, **changes)
     return home_report(
-        msgspec.structs.replace(configuration, **changes),
+        found,
         schema=made.schema,
         release=done.release,
+        read_table=reading(found, made.schema),
         directory=directory,
+    )
+
+
+def reading(configuration, schema) -> Reading:
+    return Reading(
+        configuration=configuration,
+        schema=schema,
+        split=configuration.split,
+        clock=clock,
+        withdrawals=None,
     )
 
 
@@ -100,7 +113,11 @@ def test_a_release_of_others_or_for_another_schema_is_refused(trained, tmp_path)
     other = msgspec.structs.replace(made.schema, name="Other")
     with pytest.raises(ConfigurationError, match="name the schema"):
         home_report(
-            configuration, schema=other, release=done.release, directory=tmp_path / "report"
+            configuration,
+            schema=other,
+            release=done.release,
+            read_table=reading(configuration, other),
+            directory=tmp_path / "report",
         )
 
 
