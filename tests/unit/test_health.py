@@ -43,7 +43,13 @@ def side(charged: int, left: int) -> PopulationBalance:
     )
 
 
-BALANCE = Balance(trained=side(10**12, 7), held_out=side(0, 3), open_plans=())
+BALANCE = Balance(
+    trained=side(10**12, 7),
+    held_out=side(0, 3),
+    open_plans=(),
+    recovered=(),
+    answers_last_hour=0,
+)
 
 
 def standing(**changes) -> Standing:
