@@ -10,6 +10,7 @@ import msgspec
 
 from clients.environment import Override, overridden, overrides_in
 from clients.left_out import Consent, Retention
+from clients.loopback import loopback_of
 from clients.policy import Policy
 from clients.sources import PostgresqlTable, TableSource
 from federation.errors import ConfigurationError, FedscoreError
@@ -83,6 +84,7 @@ class DaemonConfiguration(Configuration, frozen=True, kw_only=True, forbid_unkno
             one in `state`.
         identity_key: private file of the institution's Ed25519 key, PEM; empty: in `state`.
         node_key: private file of its connection's key, OpenSSH; empty: in `state`.
+        health_address: loopback host and port of /livez, /readyz and /metrics; empty: none.
     """
 
     approval: Approval
@@ -97,6 +99,7 @@ class DaemonConfiguration(Configuration, frozen=True, kw_only=True, forbid_unkno
     identity_key: str = ""
     node_key: str = ""
     snapshots: str = ""
+    health_address: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,6 +108,8 @@ class DaemonConfiguration(Configuration, frozen=True, kw_only=True, forbid_unkno
             raise ConfigurationError(
                 f"Expected coordinator_address={self.coordinator_address!r} as host:port."
             )
+        if self.health_address:
+            loopback_of(self.health_address)
         _ = self.split
 
     @property

@@ -1,7 +1,9 @@
 """The institution as a process: one daemon on one state, from start to a stop between messages."""
 
 import logging
+import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,15 +12,20 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from clients.configuration import DaemonConfiguration
 from clients.considering import pinned_roster
 from clients.decisions import Decisions
-from clients.flower_node import load_node_key, serve
+from clients.flower_node import serve
 from clients.institution import Institution
 from clients.ledger import Ledger
+from clients.ledger_file import errors_of
+from clients.node_key import load_node_key
 from clients.premises import Premises
 from clients.reading import Reading
 from clients.records import Records
 from clients.releases import Releases
+from clients.service_manager import ServiceManager
+from clients.watching import watching
 from clients.withdrawals import Withdrawals
 from federation.privacy.entropy import Entropy
+from federation.privacy.units import Delta
 from federation.schema import Schema
 from federation.sealed import SealedHandler
 
@@ -56,7 +63,21 @@ def run_daemon(
     node_key = load_node_key(premises.node)
     roster = pinned_roster(configuration)
     decisions = Decisions(premises.decisions)
-    with Ledger.open(premises.ledger, clock) as ledger, Records(premises.records) as records:
+    snapshot = premises.snapshots / "snapshot"
+    with (
+        Ledger.open(premises.ledger, clock) as ledger,
+        Records(premises.records) as records,
+        watching(
+            health_address=configuration.health_address,
+            delta=Delta(configuration.policy.delta),
+            limits=configuration.policy.limits,
+            ledger=ledger,
+            snapshot=snapshot,
+            service=ServiceManager(os.environ, os.getpid()),
+            now=time.monotonic,
+            stop=stop,
+        ) as watch,
+    ):
         institution = Institution(
             identifier=configuration.id,
             identity=identity,
@@ -80,25 +101,35 @@ def run_daemon(
             clock=clock,
             noise_entropy=noise_entropy,
             mask_entropy=mask_entropy,
-            log=_log.info,
+            log=watch.log,
         )
-        institution.resume()
+
+        def rest() -> None:
+            with watch.working("reading the table"), errors_of(premises.snapshots):
+                institution.rest()
+
+        with watch.working("reading the table"), errors_of(premises.snapshots):
+            institution.resume()
+        watch.ready()
         _log.info("ready, at ledger sequence %d", ledger.head()[0])
         serve(
             configuration.coordinator_address,
             root_certificates=Path(configuration.root_certificates),
             node_key=node_key,
-            handle=SealedHandler(
-                institution.handle,
-                institution=configuration.id,
-                federation=configuration.federation,
-                identity=identity,
-                coordinator=configuration.policy.coordinator,
-                clock=clock,
-                entropy=mask_entropy,
+            handle=watch.opening(
+                SealedHandler(
+                    watch.answering(institution.handle),
+                    institution=configuration.id,
+                    federation=configuration.federation,
+                    identity=identity,
+                    coordinator=configuration.policy.coordinator,
+                    clock=clock,
+                    entropy=mask_entropy,
+                )
             ),
-            idle=institution.rest,
+            idle=rest,
             stop=stop,
+            turned=watch.turned,
         )
         institution.leave()
     _log.info("stopped")

@@ -22,6 +22,7 @@ NESTED: Final = "__"
 PLACES: Final = frozenset(
     {
         "coordinator_address",
+        "health_address",
         "identity_key",
         "node_key",
         "postgresql_connection",

@@ -109,11 +109,16 @@ def premises_of(configuration: DaemonConfiguration) -> Premises:
     Raises:
         ConfigurationError: one is missing, or others may look into it or read a key.
     """
-    premises = Premises(
+    premises = premises_named_by(configuration)
+    premises.require_private()
+    return premises
+
+
+def premises_named_by(configuration: DaemonConfiguration) -> Premises:
+    """Returns what a configuration names, in whatever state it is."""
+    return Premises(
         Path(configuration.state),
         elsewhere=Path(configuration.snapshots) if configuration.snapshots else None,
         identity_key=Path(configuration.identity_key) if configuration.identity_key else None,
         node_key=Path(configuration.node_key) if configuration.node_key else None,
     )
-    premises.require_private()
-    return premises

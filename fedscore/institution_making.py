@@ -73,6 +73,9 @@ state = "state"
 # column = "updated_on"
 # days = 730
 
+# /livez, /readyz and /metrics, for programs on this machine only.
+# health_address = "127.0.0.1:9464"
+
 [policy]
 # What this institution's people decide. A plan that breaks one line is refused.
 coordinator = {coordinator}       # the only key whose plans are considered

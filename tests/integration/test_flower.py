@@ -18,7 +18,7 @@ from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.runtime import RuntimeHttpClient
 
-from clients.flower_node import load_node_key
+from clients.node_key import load_node_key
 from federation.card import Card
 from federation.errors import ConfigurationError, ProtocolError
 from federation.sealed import SealedTransport
