@@ -1,21 +1,20 @@
 """The coordinator's end of Flower: a run that this process drives itself.
 
-No code is handed to Flower. A run needs an application bundle; ours holds a name and nothing to
-execute. The SuperLink starts no processes, and the one task of the run is taken by this process
-with a secret that only the two of them have. So a stranger who reaches the control path can start
-runs, but nobody executes them and they never get to speak to an institution.
+No code is handed to Flower: the application bundle that a run needs holds names only. The SuperLink
+starts no processes, and the one task of the run is taken by this process with a secret that only
+the two of them have. So a stranger who reaches the control path can start runs, but nobody executes
+them and they never get to speak to an institution.
 
 Of Flower this relies on: `ControlHttpClient`, `RuntimeHttpClient` and its two interceptors, the
 messages of both paths, and how a message becomes objects. With flwr it is pinned to one version.
 """
 
 import hashlib
-import io
 import logging
+import math
 import os
 import time
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
@@ -65,6 +64,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from google.protobuf.message import DecodeError
 
 from federation.errors import ConfigurationError
+from server.bundle import bundle_content
 from server.superlink import SuperLink
 
 RECORD: Final = "fedscore"
@@ -73,18 +73,10 @@ RECORD: Final = "fedscore"
 _POLL_SECONDS: Final = 0.1
 _AGAIN_SECONDS: Final = 1.0
 _OBJECT_TRIES: Final = 100
+_PATIENCE_SECONDS: Final = 3.0
+"""For a node that was there in this run and is not now; it needs two to connect again."""
 _SELF: Final = Node(node_id=SUPERLINK_NODE_ID)
 _HEARTBEAT_SECONDS: Final = 20.0
-_BUNDLE: Final = """\
-[project]
-name = "fedscore"
-version = "1.0.0"
-[tool.flwr.app]
-publisher = "fedscore"
-[tool.flwr.app.components]
-serverapp = "nothing:app"
-clientapp = "nothing:app"
-"""
 _log = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it would name each poll
 
@@ -95,11 +87,20 @@ class _RunLost(Exception):  # noqa: N818  an event, not an error: another run is
 
 @dataclass(slots=True)
 class _Waiting:
-    """One exchange: what is still to be sent, what is under way, what came back."""
+    """One exchange: what is still to be sent, what is under way, what came back, who has gone."""
 
     unsent: dict[str, bytes]
     sent: dict[str, str] = field(default_factory=dict)
     replies: dict[str, bytes] = field(default_factory=dict)
+    gone_since: dict[str, float] = field(default_factory=dict)
+
+    def worth_waiting(self, names: Iterable[str]) -> bool:
+        """Whether somebody's reply is missing who did not leave a while ago."""
+        patient_since = time.monotonic() - _PATIENCE_SECONDS
+        return any(
+            name not in self.replies and self.gone_since.get(name, math.inf) > patient_since
+            for name in names
+        )
 
 
 class FlowerTransport:
@@ -126,6 +127,7 @@ class FlowerTransport:
         self._run = 0
         self._client: RuntimeHttpClient | None = None
         self._beat = 0.0
+        self._seen: set[str] = set()
 
     def __enter__(self) -> Self:
         """Returns the transport; nothing was sent yet."""
@@ -141,16 +143,20 @@ class FlowerTransport:
         self.close()
 
     def exchange(self, requests: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        """Returns the replies that came in time, by institution; a missing one did not answer."""
+        """Returns the replies that came in time, by institution; a missing one did not answer.
+
+        Who was there in this run and has gone is waited for a few seconds only, everybody else
+        until the deadline: after a loss of the SuperLink nobody was there yet.
+        """
         deadline = time.monotonic() + self._deadline_seconds
         waiting = _Waiting(unsent=dict(requests))
-        pushed = 0.0
-        while len(waiting.replies) < len(requests) and time.monotonic() < deadline:
+        looked = -_AGAIN_SECONDS
+        while waiting.worth_waiting(requests) and time.monotonic() < deadline:
             try:
                 client = self._attached()
-                if waiting.unsent and time.monotonic() - pushed > _AGAIN_SECONDS:
-                    self._push(client, waiting, deadline)
-                    pushed = time.monotonic()
+                if time.monotonic() - looked > _AGAIN_SECONDS:
+                    self._push(client, waiting, requests, deadline)
+                    looked = time.monotonic()
                 self._pull(client, waiting, requests)
             except (_RunLost, httpx.HTTPError, DecodeError, ValueError) as error:
                 if not isinstance(error, httpx.TransportError):
@@ -158,7 +164,8 @@ class FlowerTransport:
                     self._detach()
                     lost = requests.keys() - waiting.replies.keys()
                     waiting.unsent = {name: requests[name] for name in lost}
-                    waiting.sent = {}
+                    waiting.sent, waiting.gone_since = {}, {}
+                    self._seen = set()
                 self._superlink.start()
                 time.sleep(_AGAIN_SECONDS)
             if len(waiting.replies) < len(requests):
@@ -230,14 +237,26 @@ class FlowerTransport:
                 if taken.task.run_id == self._run:
                     return taken.token
 
-    def _push(self, client: RuntimeHttpClient, waiting: _Waiting, deadline: float) -> None:
-        """Sends what is unsent to the nodes that are there."""
-        there = {node.node_id for node in client.GetNodes(GetNodesRequest()).nodes}
+    def _push(
+        self,
+        client: RuntimeHttpClient,
+        waiting: _Waiting,
+        requests: Mapping[str, bytes],
+        deadline: float,
+    ) -> None:
+        """Sends what is unsent to the nodes that are there, and notes who has gone."""
+        there = self._there(client)
+        self._seen |= there
+        for name in requests:
+            if name in there:
+                waiting.gone_since.pop(name, None)
+            elif name in self._seen:
+                waiting.gone_since.setdefault(name, time.monotonic())
         lifetime = max(deadline - time.monotonic(), _POLL_SECONDS)
         messages = {
             name: self._message(self._node_ids[name], request, lifetime)
             for name, request in waiting.unsent.items()
-            if self._node_ids[name] in there
+            if name in there
         }
         if not messages:
             return
@@ -270,6 +289,11 @@ class FlowerTransport:
             if id_:  # empty if the node has gone just now
                 waiting.sent[id_] = name
                 del waiting.unsent[name]
+
+    def _there(self, client: RuntimeHttpClient) -> set[str]:
+        """Returns the institutions whose nodes are connected."""
+        nodes = {node.node_id for node in client.GetNodes(GetNodesRequest()).nodes}
+        return {name for name, node in self._node_ids.items() if node in nodes}
 
     def _message(self, node: int, request: bytes, lifetime: float) -> Message:
         message = make_message(
@@ -342,16 +366,16 @@ class FlowerTransport:
 def _value_in(content: bytes) -> bytes:
     """Returns the bytes in an object that is a record of ours, none if it is none."""
     _, _, body = content.partition(HEAD_BODY_DIVIDER)
-    record = ReceivedRecord.FromString(body)
+    try:
+        record = ReceivedRecord.FromString(body)
+    except DecodeError:  # a message without a record, or with another
+        return b""
     return next((bytes(item.value.bytes) for item in record.items if item.key == RECORD), b"")
 
 
 def bundle() -> Fab:
     """Returns an application bundle without an application."""
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as bundle:
-        bundle.writestr(zipfile.ZipInfo("pyproject.toml"), _BUNDLE)
-    content = archive.getvalue()
+    content = bundle_content()
     return Fab(hash_str=hashlib.sha256(content).hexdigest(), content=content)
 
 
