@@ -64,6 +64,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from google.protobuf.message import DecodeError
 
 from federation.errors import ConfigurationError
+from federation.transport import pause_seconds
 from server.bundle import bundle_content
 from server.superlink import SuperLink
 
@@ -151,13 +152,19 @@ class FlowerTransport:
         deadline = time.monotonic() + self._deadline_seconds
         waiting = _Waiting(unsent=dict(requests))
         looked = -_AGAIN_SECONDS
+        came = time.monotonic()
         while waiting.worth_waiting(requests) and time.monotonic() < deadline:
+            pause = _AGAIN_SECONDS
             try:
                 client = self._attached()
                 if time.monotonic() - looked > _AGAIN_SECONDS:
                     self._push(client, waiting, requests, deadline)
                     looked = time.monotonic()
-                self._pull(client, waiting, requests)
+                asked = time.monotonic()
+                if self._pull(client, waiting, requests):
+                    came, pause = time.monotonic(), 0.0
+                else:
+                    pause = pause_seconds(asking=time.monotonic() - asked, quiet=asked - came)
             except (_RunLost, httpx.HTTPError, DecodeError, ValueError) as error:
                 if not isinstance(error, httpx.TransportError):
                     _log.warning("the run is lost, another one is started: %s", error)
@@ -167,9 +174,8 @@ class FlowerTransport:
                     waiting.sent, waiting.gone_since = {}, {}
                     self._seen = set()
                 self._superlink.start()
-                time.sleep(_AGAIN_SECONDS)
             if len(waiting.replies) < len(requests):
-                time.sleep(_POLL_SECONDS)
+                time.sleep(pause)
         return {name: waiting.replies[name] for name in requests if name in waiting.replies}
 
     def close(self) -> None:
@@ -315,10 +321,10 @@ class FlowerTransport:
 
     def _pull(
         self, client: RuntimeHttpClient, waiting: _Waiting, requests: Mapping[str, bytes]
-    ) -> None:
-        """Takes the replies that are there."""
+    ) -> bool:
+        """Takes the replies that are there; returns whether there was one."""
         if not waiting.sent:
-            return
+            return False
         pulled = client.PullMessages(PullAppMessagesRequest(message_ids=list(waiting.sent)))
         for message, tree in zip(pulled.messages_list, pulled.message_object_trees, strict=True):
             name = waiting.sent.pop(message.metadata.reply_to_message_id, None)
@@ -333,6 +339,7 @@ class FlowerTransport:
                     node=_SELF, run_id=self._run, message_object_id=message.metadata.message_id
                 )
             )
+        return bool(pulled.messages_list)
 
     def _record(self, client: RuntimeHttpClient, tree: ObjectTree) -> bytes:
         """Returns the bytes of a reply's one record, empty if it has none."""
