@@ -38,12 +38,14 @@ from fedscore.institution_making import CONFIGURATION_FILE, STATE, make_institut
 from fedscore.machine import system_clock
 from fedscore.planning import default_delta, new_plan
 from server import attempts
+from server.flower_driver import FlowerTransport
 from server.training import Progress
 
 FEDERATION: Final = "measured"
 SALT: Final = "7d" * 32
 HELD_OUT: Final = 0.25
 EPSILON: Final = 1.0
+AT_ONCE: Final = "carrying several at once"
 OPENING: Final = "masks: checked and opened"
 _SCHEMA: Final = SCHEMAS / "nation.toml"
 _DEADLINE_SECONDS: Final = 120.0
@@ -87,13 +89,6 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     load: float
 
 
-class _Moments(msgspec.Struct):
-    """When the training rounds began and ended, and what was used by then."""
-
-    at: list[float] = msgspec.field(default_factory=list)
-    cpu: list[float] = msgspec.field(default_factory=list)
-
-
 def measured(
     directory: Path, *, institutions: int, people_each: int, rounds: int, carrier: Carrier
 ) -> Measured:
@@ -117,13 +112,12 @@ def measured(
     dealt = _dealt(directory, plan, schema, institutions * people_each)
     homes = _institutions(directory, plan, dealt, carrier, f"{host}:{port}")
     trace = Trace()
-    moments = _Moments()
+    cpu: list[float] = []
 
     def watch(progress: Progress) -> None:
         if progress.step in ("bins", "round"):
             trace.mark()
-            moments.at.append(time.monotonic())
-            moments.cpu.append(cpu_seconds(family([os.getpid()])))
+            cpu.append(cpu_seconds(family([os.getpid()])))
 
     with (
         _measuring(trace),
@@ -137,12 +131,13 @@ def measured(
             deadline_seconds=_DEADLINE_SECONDS,
             watch=watch,
         )
-    start, end = moments.at[0], moments.at[-1]
+    at = [mark.at for mark in trace.marks]
+    start, end = at[0], at[-1]
     marks = [read_marks(directory / f"{home.name}.trace") for home in homes]
     return Measured(
         institutions=institutions,
-        rounds=tuple(np.diff(moments.at).tolist()),
-        cpu=(moments.cpu[-1] - moments.cpu[0]) / rounds,
+        rounds=tuple(np.diff(at).tolist()),
+        cpu=(cpu[-1] - cpu[0]) / rounds,
         memory=tuple(memory.peaks.values()),
         coordinator=_parts([between(tuple(trace.marks), start, end)], rounds),
         institution=(
@@ -306,6 +301,7 @@ def _measuring(trace: Trace) -> Iterator[None]:
             "_unary_unary",
             lambda *_, path, **__: LOOKING if path.endswith("/pull-messages") else CARRYING,
         ),
+        (FlowerTransport, "_at_once", AT_ONCE),
         (time, "sleep", WAITING),
         (sealed, "seal_request", ENVELOPES),
         (sealed, "open_reply", ENVELOPES),

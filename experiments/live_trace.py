@@ -31,7 +31,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trace:
-    """The main thread's parts so far; other threads are not measured."""
+    """The main thread's parts so far; of other threads it is counted how often they begin one."""
 
     def __init__(self) -> None:
         """Starts with nothing measured."""
@@ -39,11 +39,14 @@ class Trace:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._calls: defaultdict[str, int] = defaultdict(int)
         self._within = [0.0]
+        self._counting = threading.Lock()
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Counts the time within, less that of parts within it, towards a part."""
         if threading.current_thread() is not _main:
+            with self._counting:
+                self._calls[name] += 1
             yield
             return
         started = time.monotonic()
@@ -53,7 +56,8 @@ class Trace:
         finally:
             seconds = time.monotonic() - started
             self._seconds[name] += seconds - self._within.pop()
-            self._calls[name] += 1
+            with self._counting:
+                self._calls[name] += 1
             self._within[-1] += seconds
 
     def mark(self) -> None:

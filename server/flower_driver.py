@@ -11,13 +11,12 @@ messages of both paths, and how a message becomes objects. With flwr it is pinne
 
 import hashlib
 import logging
-import math
 import os
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"  # read when flwr is imported
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
@@ -67,6 +66,7 @@ from federation.errors import ConfigurationError
 from federation.transport import pause_seconds
 from server.bundle import bundle_content
 from server.superlink import SuperLink
+from server.waiting import Waiting
 
 RECORD: Final = "fedscore"
 """Name of the one record, and of the one value in it, that a message has."""
@@ -74,34 +74,19 @@ RECORD: Final = "fedscore"
 _POLL_SECONDS: Final = 0.1
 _AGAIN_SECONDS: Final = 1.0
 _OBJECT_TRIES: Final = 100
-_PATIENCE_SECONDS: Final = 3.0
-"""For a node that was there in this run and is not now; it needs two to connect again."""
+_REQUESTS_AT_ONCE: Final = 8
 _SELF: Final = Node(node_id=SUPERLINK_NODE_ID)
 _HEARTBEAT_SECONDS: Final = 20.0
 _log = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it would name each poll
 
 
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
 class _RunLost(Exception):  # noqa: N818  an event, not an error: another run is started
     """The SuperLink knows our run no more."""
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """One exchange: what is still to be sent, what is under way, what came back, who has gone."""
-
-    unsent: dict[str, bytes]
-    sent: dict[str, str] = field(default_factory=dict)
-    replies: dict[str, bytes] = field(default_factory=dict)
-    gone_since: dict[str, float] = field(default_factory=dict)
-
-    def worth_waiting(self, names: Iterable[str]) -> bool:
-        """Whether somebody's reply is missing who did not leave a while ago."""
-        patient_since = time.monotonic() - _PATIENCE_SECONDS
-        return any(
-            name not in self.replies and self.gone_since.get(name, math.inf) > patient_since
-            for name in names
-        )
 
 
 class FlowerTransport:
@@ -129,6 +114,7 @@ class FlowerTransport:
         self._client: RuntimeHttpClient | None = None
         self._beat = 0.0
         self._seen: set[str] = set()
+        self._hands = ThreadPoolExecutor(_REQUESTS_AT_ONCE)
 
     def __enter__(self) -> Self:
         """Returns the transport; nothing was sent yet."""
@@ -150,10 +136,10 @@ class FlowerTransport:
         until the deadline: after a loss of the SuperLink nobody was there yet.
         """
         deadline = time.monotonic() + self._deadline_seconds
-        waiting = _Waiting(unsent=dict(requests))
+        waiting = Waiting(unsent=dict(requests))
         looked = -_AGAIN_SECONDS
         came = time.monotonic()
-        while waiting.worth_waiting(requests) and time.monotonic() < deadline:
+        while waiting.is_worth_it(requests) and time.monotonic() < deadline:
             pause = _AGAIN_SECONDS
             try:
                 client = self._attached()
@@ -169,9 +155,7 @@ class FlowerTransport:
                 if not isinstance(error, httpx.TransportError):
                     _log.warning("the run is lost, another one is started: %s", error)
                     self._detach()
-                    lost = requests.keys() - waiting.replies.keys()
-                    waiting.unsent = {name: requests[name] for name in lost}
-                    waiting.sent, waiting.gone_since = {}, {}
+                    waiting.start_again(requests)
                     self._seen = set()
                 self._superlink.start()
             if len(waiting.replies) < len(requests):
@@ -186,6 +170,7 @@ class FlowerTransport:
             except httpx.HTTPError as error:
                 _log.warning("the run could not be ended: %s", error)
             self._detach()
+        self._hands.shutdown()
 
     def _attached(self) -> RuntimeHttpClient:
         """Returns the client of a run that is ours and alive."""
@@ -246,18 +231,14 @@ class FlowerTransport:
     def _push(
         self,
         client: RuntimeHttpClient,
-        waiting: _Waiting,
+        waiting: Waiting,
         requests: Mapping[str, bytes],
         deadline: float,
     ) -> None:
         """Sends what is unsent to the nodes that are there, and notes who has gone."""
         there = self._there(client)
         self._seen |= there
-        for name in requests:
-            if name in there:
-                waiting.gone_since.pop(name, None)
-            elif name in self._seen:
-                waiting.gone_since.setdefault(name, time.monotonic())
+        waiting.note_gone(name for name in requests if name in self._seen - there)
         lifetime = max(deadline - time.monotonic(), _POLL_SECONDS)
         messages = {
             name: self._message(self._node_ids[name], request, lifetime)
@@ -267,11 +248,11 @@ class FlowerTransport:
         if not messages:
             return
         trees = [get_object_tree(message) for message in messages.values()]
-        objects = {
-            id_: one.deflate()
-            for message in messages.values()
-            for id_, one in get_all_nested_objects(message).items()
-        }
+        records: dict[str, bytes] = {}
+        around: dict[str, bytes] = {}
+        for message in messages.values():
+            for id_, one in get_all_nested_objects(message).items():
+                (records if isinstance(one, ConfigRecord) else around)[id_] = one.deflate()
         for message in messages.values():
             message.content = RecordDict()  # carried as objects
         pushed = client.PushMessages(
@@ -280,9 +261,10 @@ class FlowerTransport:
                 message_object_trees=trees,
             )
         )
-        for id_, content in reversed(objects.items()):  # a record after what it is part of
-            if id_ in pushed.objects_to_push:
-                client.PushObject(
+        for objects in (around, records):  # once a record is there, all is
+            self._at_once(
+                client.PushObject,
+                [
                     PushObjectRequest(
                         node=_SELF,
                         run_id=self._run,
@@ -290,7 +272,10 @@ class FlowerTransport:
                         object_content=content,
                         session_id=pushed.session_id,
                     )
-                )
+                    for id_, content in objects.items()
+                    if id_ in pushed.objects_to_push
+                ],
+            )
         for name, id_ in zip(messages, pushed.message_ids, strict=True):
             if id_:  # empty if the node has gone just now
                 waiting.sent[id_] = name
@@ -320,26 +305,41 @@ class FlowerTransport:
         return message
 
     def _pull(
-        self, client: RuntimeHttpClient, waiting: _Waiting, requests: Mapping[str, bytes]
+        self, client: RuntimeHttpClient, waiting: Waiting, requests: Mapping[str, bytes]
     ) -> bool:
         """Takes the replies that are there; returns whether there was one."""
         if not waiting.sent:
             return False
         pulled = client.PullMessages(PullAppMessagesRequest(message_ids=list(waiting.sent)))
+        came: dict[str, tuple[str, ObjectTree]] = {}
         for message, tree in zip(pulled.messages_list, pulled.message_object_trees, strict=True):
             name = waiting.sent.pop(message.metadata.reply_to_message_id, None)
             if name is None:
                 continue
-            if message.HasField("error"):  # Flower's own: the node is away, or the reply is gone
-                waiting.unsent[name] = requests[name]
-                continue
-            waiting.replies[name] = self._record(client, tree)
-            client.ConfirmMessageReceived(
-                ConfirmMessageReceivedRequest(
-                    node=_SELF, run_id=self._run, message_object_id=message.metadata.message_id
-                )
+            waiting.unsent[name] = requests[name]  # again, unless its reply can be taken now
+            if not message.HasField("error"):  # Flower's own: the node is away, the reply is gone
+                came[name] = (message.metadata.message_id, tree)
+        taken = self._at_once(lambda one: self._taken(client, *one), list(came.values()))
+        for name, reply in zip(came, taken, strict=True):
+            waiting.replies[name] = reply
+            del waiting.unsent[name]
+        return bool(came)
+
+    def _taken(self, client: RuntimeHttpClient, message_id: str, tree: ObjectTree) -> bytes:
+        """Returns the bytes of a reply, which the SuperLink may forget from then on."""
+        reply = self._record(client, tree)
+        client.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(
+                node=_SELF, run_id=self._run, message_object_id=message_id
             )
-        return bool(pulled.messages_list)
+        )
+        return reply
+
+    def _at_once(self, do: Callable[[_T], _R], items: list[_T]) -> list[_R]:
+        """Returns what several requests at a time give, in order, once none is under way."""
+        under_way = [self._hands.submit(do, one) for one in items]
+        wait(under_way)
+        return [one.result() for one in under_way]
 
     def _record(self, client: RuntimeHttpClient, tree: ObjectTree) -> bytes:
         """Returns the bytes of a reply's one record, empty if it has none."""

@@ -22,7 +22,7 @@ from clients.flower_node import load_node_key
 from federation.card import Card
 from federation.errors import ConfigurationError, ProtocolError
 from federation.sealed import SealedTransport
-from server import flower_driver
+from server import waiting
 from server.flower_driver import FlowerTransport, bundle
 from server.superlink import SuperLink
 from tests.flower_processes import COORDINATOR, card_of, free_port, start_node, write_certificates
@@ -160,7 +160,7 @@ def test_a_dead_node_is_waited_for_once_and_asked_again_when_it_is_back(nation: 
 def test_nodes_and_run_outlive_a_killed_superlink(
     nation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flower_driver, "_PATIENCE_SECONDS", 0.0)  # all are new after the loss
+    monkeypatch.setattr(waiting, "_PATIENCE_SECONDS", 0.0)  # all are new after the loss
     with nation.transport() as carrier:
         transport = nation.sealed(carrier)
         assert transport.exchange(asks("before")) == answers("before")
