@@ -19,7 +19,7 @@ from experiments.live_federation import Measured, measured
 from federation.errors import ConfigurationError
 
 SIZES: Final[tuple[int, ...]] = (3, 5, 10)
-ROUNDS: Final = 10
+ROUNDS: Final = 8
 PEOPLE_EACH: Final = 10_000
 
 

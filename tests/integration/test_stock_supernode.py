@@ -31,6 +31,26 @@ from tests.flower_processes import (
 )
 
 BANK = "bank-1"
+_AS_A_SUPERNODE_DOES = """
+import hashlib, io, zipfile
+from flwr.cli.install import install_from_fab
+from flwr.clientapp.utils import get_load_client_app_fn
+from server.bundle import bundle_content
+
+code = b"print('foreign code runs'); from flwr.clientapp import ClientApp; app = ClientApp()"
+sent = {"clients/__init__.py": b"", "clients/flower_app.py": code}
+with zipfile.ZipFile(io.BytesIO(bundle_content())) as ours:
+    sent["pyproject.toml"] = ours.read("pyproject.toml")
+lines = [f"{name},{hashlib.sha256(one).hexdigest()},{len(one) * 8}" for name, one in sent.items()]
+archive = io.BytesIO()
+with zipfile.ZipFile(archive, "w") as bundle:
+    for name, one in {**sent, ".info/CONTENT": "\\n".join(lines).encode()}.items():
+        bundle.writestr(name, one)
+content = archive.getvalue()
+install_from_fab(content, skip_prompt=True)
+load = get_load_client_app_fn(default_app_ref="", app_path=None, multi_app=True)
+load("fedscore/fedscore", "1.0.0", hashlib.sha256(content).hexdigest())
+"""
 
 
 @contextmanager
@@ -144,3 +164,21 @@ def test_a_stock_supernode_carries_sealed_bytes_and_an_empty_reply_for_what_is_r
         assert transport.exchange({BANK: b"again"}) == {BANK: b"heard again"}
     assert opened == [b"hello", b"again"]
     assert reported == []
+
+
+@pytest.mark.slow
+def test_a_stock_supernode_runs_what_a_hostile_superlink_sends_as_the_documentation_warns(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", _AS_A_SUPERNODE_DOES],
+        env={
+            **os.environ,
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_HOME": str(tmp_path),
+            "PYTHONPATH": str(CHECKOUT),
+        },
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "foreign code runs" in done.stdout
