@@ -62,9 +62,9 @@ class Trace:
 
     def mark(self) -> None:
         """Notes where the time has gone by now; only outside of all parts is nothing missed."""
-        self.marks.append(
-            Mark(at=time.monotonic(), seconds=dict(self._seconds), calls=dict(self._calls))
-        )
+        with self._counting:
+            calls = dict(self._calls)
+        self.marks.append(Mark(at=time.monotonic(), seconds=dict(self._seconds), calls=calls))
 
     def around(
         self, function: Callable[..., Any], name: str | Callable[..., str]
