@@ -67,6 +67,13 @@ class Approval(StrEnum):
     AUTOMATIC = "automatic"
 
 
+class Carrier(StrEnum):
+    """How the coordinator's requests reach the daemon."""
+
+    NODE = "node"
+    SOCKET = "socket"
+
+
 class DaemonConfiguration(Configuration, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a long-running institution needs beside that; paths are relative to the file.
 
@@ -85,6 +92,8 @@ class DaemonConfiguration(Configuration, frozen=True, kw_only=True, forbid_unkno
         identity_key: private file of the institution's Ed25519 key, PEM; empty: in `state`.
         node_key: private file of its connection's key, OpenSSH; empty: in `state`.
         health_address: loopback host and port of /livez, /readyz and /metrics; empty: none.
+        carrier: "node": the daemon connects to the coordinator's address itself. "socket": it opens
+            no connection and answers on a Unix socket in its state (see `clients.flower_app`).
     """
 
     approval: Approval
@@ -100,6 +109,7 @@ class DaemonConfiguration(Configuration, frozen=True, kw_only=True, forbid_unkno
     node_key: str = ""
     snapshots: str = ""
     health_address: str = ""
+    carrier: Carrier = Carrier.NODE
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,14 +5,15 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Protocol, assert_never
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from clients.configuration import DaemonConfiguration
+from clients.configuration import Carrier, DaemonConfiguration
 from clients.considering import pinned_roster
 from clients.decisions import Decisions
-from clients.flower_node import serve
 from clients.institution import Institution
 from clients.ledger import Ledger
 from clients.ledger_file import errors_of
@@ -22,8 +23,10 @@ from clients.reading import Reading
 from clients.records import Records
 from clients.releases import Releases
 from clients.service_manager import ServiceManager
+from clients.socket_carrier import serve_socket
 from clients.watching import watching
 from clients.withdrawals import Withdrawals
+from federation.envelope import LARGEST_ENVELOPE
 from federation.privacy.entropy import Entropy
 from federation.privacy.units import Delta
 from federation.schema import Schema
@@ -60,7 +63,7 @@ def run_daemon(
         DataError: the table breaks its contract.
         LedgerCorrupt: the ledger cannot be trusted.
     """
-    node_key = load_node_key(premises.node)
+    serve = _carrier(configuration, premises)
     roster = pinned_roster(configuration)
     decisions = Decisions(premises.decisions)
     snapshot = premises.snapshots / "snapshot"
@@ -113,9 +116,6 @@ def run_daemon(
         watch.ready()
         _log.info("ready, at ledger sequence %d", ledger.head()[0])
         serve(
-            configuration.coordinator_address,
-            root_certificates=Path(configuration.root_certificates),
-            node_key=node_key,
             handle=watch.opening(
                 SealedHandler(
                     watch.answering(institution.handle),
@@ -133,3 +133,33 @@ def run_daemon(
         )
         institution.leave()
     _log.info("stopped")
+
+
+class _Serve(Protocol):
+    def __call__(
+        self,
+        *,
+        handle: Callable[[bytes], bytes],
+        idle: Callable[[], None],
+        stop: threading.Event,
+        turned: Callable[[bool], None],
+    ) -> None: ...
+
+
+def _carrier(configuration: DaemonConfiguration, premises: Premises) -> _Serve:
+    """Returns what brings requests to this daemon until it is stopped."""
+    match configuration.carrier:
+        case Carrier.SOCKET:
+            return partial(serve_socket, premises.socket, largest_bytes=LARGEST_ENVELOPE)
+        case Carrier.NODE:
+            # imported here: who is reached by a socket needs no Flower in the daemon
+            from clients.flower_node import serve  # noqa: PLC0415
+
+            return partial(
+                serve,
+                configuration.coordinator_address,
+                root_certificates=Path(configuration.root_certificates),
+                node_key=load_node_key(premises.node),
+            )
+        case unknown:
+            assert_never(unknown)

@@ -21,6 +21,7 @@ NESTED: Final = "__"
 
 PLACES: Final = frozenset(
     {
+        "carrier",
         "coordinator_address",
         "health_address",
         "identity_key",

@@ -64,6 +64,11 @@ class Premises:
         """Who has withdrawn, in keyed hashes."""
         return self.directory / "withdrawn"
 
+    @property
+    def socket(self) -> Path:
+        """Where it is reached without a network, in a directory that can be shown alone."""
+        return self.directory / "socket" / "daemon"
+
     def require_private(self) -> None:
         """Returns only if nobody else may look into the directories or read a key.
 

@@ -3,9 +3,10 @@
 import fcntl
 import http.client
 import os
+import sqlite3
 import stat
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -21,9 +22,8 @@ from clients.ledger_file import READ_ONLY, beside, connect, errors_of, set_pragm
 from clients.loopback import loopback_of
 from clients.node_key import load_node_key
 from clients.premises import Premises
-from clients.seen_head import load_seen_head
 from clients.withdrawals import Withdrawals
-from federation.canonical import public_key_of
+from federation.canonical import Digest, public_key_of
 from federation.card import Card, load_card
 from federation.errors import ConfigurationError, LedgerCorrupt
 from federation.privacy.ledger_entries import Reserved
@@ -181,8 +181,10 @@ def ledger(
             balance = found.balance(configuration.policy.limits)
             splits = {one.entry.split for one in found.entries() if isinstance(one.entry, Reserved)}
             sequence = found.head()[0]
-            if seen := load_seen_head(premises.seen_head):
-                found.require_not_older_than(seen.sequence, seen.digest)
+            with _records(premises) as noted:
+                signed = noted.execute("SELECT sequence, head FROM own_head").fetchone()
+            if signed is not None:
+                found.require_not_older_than(int(signed[0]), Digest(str(signed[1])))
         if trouble := _open_to_others("ledger", premises.ledger):
             return trouble
         if splits - {configuration.split.digest}:
@@ -212,12 +214,7 @@ def records(premises: Premises) -> Finding:
         path = premises.records
         if trouble := _open_to_others("records", path):
             return trouble
-        with errors_of(path), ExitStack() as resources:
-            log = beside(path, "-wal")
-            has_log = log.exists() and log.stat().st_size > 0
-            access = "mode=ro&readonly_shm=1" if has_log else "mode=ro&immutable=1"
-            connection = connect(path.resolve(), access, resources)
-            set_pragmas(connection, READ_ONLY)
+        with _records(premises) as connection:
             said = connection.execute("PRAGMA integrity_check(1)").fetchall()
             (sessions,) = connection.execute("SELECT count(*) FROM session").fetchone()
         if said != [("ok",)]:
@@ -241,6 +238,19 @@ def withdrawals(premises: Premises) -> Finding:
     return looked_at(
         "withdrawals", look, "Restore the newest copy: who has withdrawn must stay out."
     )
+
+
+@contextmanager
+def _records(premises: Premises) -> Iterator[sqlite3.Connection]:
+    """Yields the records as they stand now, to be read; a daemon may have them open."""
+    path = premises.records
+    with errors_of(path), ExitStack() as resources:
+        log = beside(path, "-wal")
+        has_log = log.exists() and log.stat().st_size > 0
+        access = "mode=ro&readonly_shm=1" if has_log else "mode=ro&immutable=1"
+        connection = connect(path.resolve(), access, resources)
+        set_pragmas(connection, READ_ONLY)
+        yield connection
 
 
 def daemon(configuration: DaemonConfiguration, premises: Premises) -> Finding:

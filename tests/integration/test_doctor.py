@@ -22,7 +22,6 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from clients.seen_head import SeenHead, note_seen_head
 
 from clients import coordinator_check, disk_space
 from clients.doctoring import CHECKS, Tools, examine
@@ -31,6 +30,7 @@ from clients.health import HealthServer, pages_of
 from clients.ledger import Ledger
 from clients.metrics import Metrics
 from clients.pulse import Pulse
+from clients.records import Records
 from federation.plan import load_plan
 from federation.pricing import price_of
 from federation.privacy.units import Delta, Price
@@ -487,7 +487,8 @@ def policy_limits():
 
 
 def test_a_ledger_that_is_older_than_a_signed_header_is_found(place, doctor):
-    note_seen_head(STATE / "seen_head.json", SeenHead(sequence=3, head="ab" * 32))
+    with Records(STATE / "records.sqlite") as records:
+        records.note_own_head(3, "ab" * 32)
     found = doctor()
     assert failing(found) == ["ledger"]
     assert "older than a head seen before" in found["ledger"]["found"]
