@@ -31,6 +31,7 @@ from clients.ledger_file import (
     empty_ledger,
     errors_of,
     existing,
+    located,
     lock,
     result_code,
     set_pragmas,
@@ -94,7 +95,7 @@ class Ledger:
         Raises:
             ConfigurationError: something is there already, or nothing can be written there.
         """
-        path = path.resolve()
+        path = located(path)
         with errors_of(path), ExitStack() as resources:
             lock(path, resources)
             for there in (path, beside(path, "-wal"), beside(path, "-journal")):
@@ -122,7 +123,7 @@ class Ledger:
                 open, or the disk or the permissions refuse.
             LedgerCorrupt: the content contradicts itself; the message names the first bad sequence.
         """
-        path = path.resolve()
+        path = located(path)
         with errors_of(path), ExitStack() as resources:
             if stat.S_IMODE(existing(path).st_mode) & 0o077:
                 raise ConfigurationError(f"Others may access the ledger: run `chmod 600 {path}`.")
@@ -149,7 +150,7 @@ class Ledger:
             ConfigurationError: no ledger is there, or it cannot be read.
             LedgerCorrupt: the content contradicts itself; the message names the first bad sequence.
         """
-        path = path.resolve()
+        path = located(path)
         with errors_of(path), ExitStack() as resources:
             existing(path)
             log = beside(path, "-wal")

@@ -10,7 +10,7 @@ from federation.errors import ConfigurationError, FedscoreError
 from fedscore import files
 from fedscore.coordinator_command import coordinator_app
 from fedscore.institution_command import institution_app
-from fedscore.showing import SETTINGS, AsJson, show
+from fedscore.showing import SETTINGS, AsJson, show, shown
 
 typer.core.HAS_RICH = False  # help is plain text: escaped for rich it would show backslashes
 app = typer.Typer(
@@ -392,9 +392,11 @@ def bench_step(
 def main() -> None:
     """Runs the command line; every expected failure is one clear message and its exit code."""
     try:
+        if any("\0" in word for word in sys.argv):
+            raise ConfigurationError("A word of this command has a zero byte.")
         app()
     except FedscoreError as error:
-        typer.echo(f"fedscore: {error}", err=True)
+        typer.echo(f"fedscore: {shown(str(error))}", err=True)
         sys.exit(error.exit_code)
 
 

@@ -104,7 +104,7 @@ def open_office(directory: Path) -> Office:
     """
     try:
         settings = msgspec.toml.decode(files.read_text(directory / SETTINGS_FILE), type=Settings)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{directory / SETTINGS_FILE}: {error}.") from error
     key = files.read_key(directory / KEY)
     roster = load_roster(files.read_text(directory / ROSTER))
