@@ -182,7 +182,7 @@ def complaint(ended: Ended, before: dict[str, object], place: Path) -> str:
         return ""
     if ended.code not in exit_codes() | {USAGE}:
         return f"exit code {ended.code}"
-    if not said or len(said) > 5000 or "Error(" in said:
+    if not said or (len(said) > 5000 and ended.code != USAGE) or "Error(" in said:
         return f"not a message for people: {said[:300]!r}"
     after = left_in(place)
     changed = {path for path in after.keys() | before if after.get(path) != before.get(path)}

@@ -45,7 +45,7 @@ from federation.secure_aggregation.survivors import Reveal, Revealed
 from federation.secure_aggregation.upload import Upload
 from tests.exchanges import Table
 from tests.federations import OTHER_KEY, flat_card, signed_plan, small_schema
-from tests.hostile_nation import A, B, C, KEY, Nation, nation
+from tests.hostile_nation import KEY, A, B, C, Nation, nation
 
 PROBE = Begin(plan="ab" * 32, session=bytes(32))
 

@@ -25,7 +25,7 @@ from clients.flower_node import load_node_key, serve
 from federation.canonical import public_key_of
 from federation.envelope import LARGEST_ENVELOPE, LONGEST_VALIDITY_SECONDS
 from federation.errors import ProtocolError
-from federation.messages import Begin, Refuse, RefusalCode
+from federation.messages import Begin, RefusalCode, Refuse
 from tests.federations import NOW, OTHER_KEY
 from tests.flower_processes import (
     card_of,
@@ -446,14 +446,13 @@ def test_a_flood_of_rubbish_is_taken_no_faster_than_it_is_polled_for(
 ) -> None:
     """Each piece of it is a line in a log, and a log lies on a disk."""
     quick.setattr(flower_node, "_POLL_SECONDS", 0.1)
-    with Fleet(network) as fleet:
-        with Node(network, fleet.address):
-            key = honest_key(fleet)
-            started, before = time.monotonic(), fleet.asked["pull-object"]
-            for _ in range(100):
-                fleet.post(key, b"refuse")
-            fleet.wait_for(lambda: fleet.asked["pull-object"] >= before + 5)
-            assert time.monotonic() - started > 0.4
+    with Fleet(network) as fleet, Node(network, fleet.address):
+        key = honest_key(fleet)
+        started, before = time.monotonic(), fleet.asked["pull-object"]
+        for _ in range(100):
+            fleet.post(key, b"refuse")
+        fleet.wait_for(lambda: fleet.asked["pull-object"] >= before + 5)
+        assert time.monotonic() - started > 0.4
 
 
 def test_an_answer_that_trickles_is_not_waited_for(
