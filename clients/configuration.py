@@ -45,6 +45,13 @@ class Approval(StrEnum):
     AUTOMATIC = "automatic"
 
 
+class Carrier(StrEnum):
+    """How the coordinator's requests reach the daemon."""
+
+    NODE = "node"
+    SOCKET = "socket"
+
+
 class DaemonConfiguration(Configuration, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a long-running institution needs beside that; paths are relative to the file.
 
@@ -58,6 +65,8 @@ class DaemonConfiguration(Configuration, frozen=True, kw_only=True, forbid_unkno
         coordinator_address: host and port.
         root_certificates: PEM file; no other authority is trusted.
         state: private directory of keys, ledger, records, decisions and snapshots.
+        carrier: "node": the daemon connects to the coordinator's address itself. "socket": it opens
+            no connection and answers on a Unix socket in its state (see `clients.flower_app`).
     """
 
     approval: Approval
@@ -69,6 +78,7 @@ class DaemonConfiguration(Configuration, frozen=True, kw_only=True, forbid_unkno
     coordinator_address: str
     root_certificates: str
     state: str
+    carrier: Carrier = Carrier.NODE
 
     def __post_init__(self) -> None:
         super().__post_init__()

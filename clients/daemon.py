@@ -4,18 +4,21 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Protocol, assert_never
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from clients.configuration import DaemonConfiguration
+from clients.configuration import Carrier, DaemonConfiguration
 from clients.considering import pinned_roster
 from clients.decisions import Decisions
-from clients.flower_node import load_node_key, serve
 from clients.institution import Institution
 from clients.ledger import Ledger
 from clients.premises import Premises
 from clients.records import Records
+from clients.socket_carrier import serve_socket
+from federation.envelope import LARGEST_ENVELOPE
 from federation.privacy.entropy import Entropy
 from federation.schema import Schema
 from federation.sealed import SealedHandler
@@ -49,7 +52,7 @@ def run_daemon(
         DataError: the table breaks its contract.
         LedgerCorrupt: the ledger cannot be trusted.
     """
-    node_key = load_node_key(premises.node)
+    serve = _carrier(configuration, premises)
     roster = pinned_roster(configuration)
     decisions = Decisions(premises.decisions)
     with Ledger.open(premises.ledger, clock) as ledger, Records(premises.records) as records:
@@ -78,9 +81,6 @@ def run_daemon(
             institution.prepare()
             _log.info("ready, at ledger sequence %d", ledger.head()[0])
             serve(
-                configuration.coordinator_address,
-                root_certificates=Path(configuration.root_certificates),
-                node_key=node_key,
                 handle=SealedHandler(
                     institution.handle,
                     institution=configuration.id,
@@ -96,3 +96,32 @@ def run_daemon(
         finally:
             shutil.rmtree(premises.snapshots / "snapshot", ignore_errors=True)
     _log.info("stopped")
+
+
+class _Serve(Protocol):
+    def __call__(
+        self,
+        *,
+        handle: Callable[[bytes], bytes],
+        idle: Callable[[], None],
+        stop: threading.Event,
+    ) -> None: ...
+
+
+def _carrier(configuration: DaemonConfiguration, premises: Premises) -> _Serve:
+    """Returns what brings requests to this daemon until it is stopped."""
+    match configuration.carrier:
+        case Carrier.SOCKET:
+            return partial(serve_socket, premises.socket, largest_bytes=LARGEST_ENVELOPE)
+        case Carrier.NODE:
+            # imported here: who is reached by a socket needs no Flower in the daemon
+            from clients.flower_node import load_node_key, serve  # noqa: PLC0415
+
+            return partial(
+                serve,
+                configuration.coordinator_address,
+                root_certificates=Path(configuration.root_certificates),
+                node_key=load_node_key(premises.node),
+            )
+        case unknown:
+            assert_never(unknown)

@@ -51,8 +51,10 @@ from google.protobuf.message import DecodeError
 from federation.carried import RECORD, bounded, value_of_record
 from federation.envelope import LARGEST_ENVELOPE
 from federation.errors import ConfigurationError, ProtocolError
+from federation.transport import pause_seconds
 
-_POLL_SECONDS: Final = 0.2
+_POLL_SECONDS: Final = 0.1
+"""Until an object that is announced is asked for again."""
 _RECONNECT_SECONDS: Final = 2.0
 _HEARTBEAT_SECONDS: Final = 5.0
 _INTERVAL_SECONDS: Final = 10.0
@@ -120,15 +122,21 @@ def serve(
         ) from error
     with _Connection(address, certificates, node_key) as connection:
         troubled = False
+        busy = time.monotonic()
         while not stop.is_set():
             try:
-                answered = connection.answer_one(connection.activated(), handle)
+                node = connection.activated()
+                asked = time.monotonic()
+                answered = connection.answer_one(node, handle)
+                asking = time.monotonic() - asked
                 if troubled:
                     _log.info("connected to %s again", address)
                     troubled = False
-                if not answered:
+                if answered:
+                    busy = time.monotonic()
+                else:
                     idle()
-                    stop.wait(_POLL_SECONDS)
+                    stop.wait(pause_seconds(asking=asking, quiet=asked - busy))
             except (httpx.HTTPError, DecodeError, ValueError) as error:
                 if not troubled:  # said once for each interruption, not once for each try
                     _log.warning("no connection to %s (%s): trying again", address, _why(error))

@@ -44,6 +44,11 @@ class Premises:
         """Its table in codes, while a plan is awaited or under way."""
         return self.directory / "snapshots"
 
+    @property
+    def socket(self) -> Path:
+        """Where it is reached without a network, in a directory that can be shown alone."""
+        return self.directory / "socket" / "daemon"
+
     def require_private(self) -> None:
         """Returns only if nobody else may look into the directory.
 
