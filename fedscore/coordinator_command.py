@@ -26,7 +26,7 @@ def coordinator_init(
     from fedscore.coordinator_files import Settings, make_coordinator
 
     host, _, port = address.rpartition(":")
-    if not port.isascii() or not port.isdigit():
+    if not port.isascii() or not port.isdigit() or len(port) > 5:
         raise ConfigurationError(f"Expected --address {address!r} as host:port.")
     key = make_coordinator(directory, Settings(federation=federation, host=host, port=int(port)))
     typer.echo(

@@ -125,6 +125,8 @@ def names_in(text: str) -> frozenset[str]:
 
 def write_new(path: Path, text: str) -> None:
     """Writes a file that does not exist yet, whole or not at all."""
+    if not path.name:
+        raise ConfigurationError(f"{path} is a directory. Name a new file.")
     if not path.parent.is_dir():
         raise ConfigurationError(f"There is no directory {path.parent} to hold {path.name}.")
     unfinished = path.with_name(path.name + ".unfinished")

@@ -33,18 +33,20 @@ USAGE: Final = 2
 """The exit code of typer for words that no command has."""
 
 VALUES: Final = (
-    "0", "-1", "1", "true", '""', '"x"', '"\\u0000"', "[]", "[[]]", "{}", "nan", "-inf", "inf", "1e400",
-    "1e308", "-1e308", "5e-324", "9223372036854775807", "9223372036854775808", "-9223372036854775809",
-    "1" + "0" * 40, "9" * 5000, "0.1", "null", "1979-05-27T07:32:00Z", "9999-12-31T23:59:59-23:59",
-    '"' + "a" * 3000 + '"', '"\U0001f4b3\u202e"', "[" * 1000, '"' + "ab" * 32 + '"', '"../../../etc"',
+    "0", "-1", "1", "true", '""', '"x"', '"\\u0000"', "[]", "[[]]", "{}", "nan", "-inf", "inf",
+    "1e400", "1e308", "-1e308", "5e-324", "9223372036854775807", "9223372036854775808",
+    "-9223372036854775809", "1" + "0" * 40, "9" * 5000, "0.1", "null", "1979-05-27T07:32:00Z",
+    "9999-12-31T23:59:59-23:59",
+    '"' + "a" * 3000 + '"', '"\U0001f4b3\u202e"', "[" * 1000, '"' + "ab" * 32 + '"',
+    '"../../../etc"',
 )  # fmt: skip
 """What stands instead of a value in TOML or JSON; much of it is neither."""
 
 WORDS: Final = (
-    "", " ", "-", "--", "\0", "a\0b", "\udc80", "\x1b[2J", "\U0001f4b3", "a" * 300, "a" * 5000, "b/" * 3000, "/",
-    "..", ".", "/dev/null", "/proc/self/mem", "table.parquet", "table.parquet/x", "nowhere/x", "0", "-1", "nan",
-    "inf", "1e400", "-1e308", "5e-324", "1" + "0" * 30, "9" * 5000, "1.5", "[", "a,,b", "a,a", "ab" * 32,
-    "00" * 32, "ff" * 32,
+    "", " ", "-", "--", "\0", "a\0b", "\udc80", "\x1b[2J", "\U0001f4b3", "a" * 300, "a" * 5000,
+    "b/" * 3000, "/", "..", ".", "/dev/null", "/proc/self/mem", "table.parquet", "table.parquet/x",
+    "nowhere/x", "0", "-1", "nan", "inf", "1e400", "-1e308", "5e-324", "1" + "0" * 30, "9" * 5000,
+    "1.5", "[", "a,,b", "a,a", "ab" * 32, "00" * 32, "ff" * 32,
 )  # fmt: skip
 """What stands instead of a word of a command."""
 
@@ -66,7 +68,7 @@ def damages(content: bytes, *, seed: str, times: int) -> Iterator[bytes]:
     yield from (b"", b"\0", b"\xff\xfe" + bytes(40), b"\xef\xbb\xbf" + content, content + content)
     yield from (content.replace(b"\n", b"\r"), content[: len(content) // 2], content[:-1])
     yield from (b"[" * 100_000, b'{"a":' * 100_000, b"a = " + b"[" * 5000, b"a." * 5000 + b"b = 1")
-    chance = Random(seed)
+    chance = Random(seed)  # noqa: S311  inputs, not secrets
     values = [found.span(1) for found in _VALUE.finditer(content)]
     for _ in range(times):
         yield chance.randbytes(chance.randrange(1, 300))
@@ -157,7 +159,7 @@ def typed(words: list[str]) -> Ended:
 
 
 def left_in(place: Path) -> dict[str, object]:
-    """Returns everything below a place: kinds, modes and contents; locks and their like left out."""
+    """Returns everything below a place, kinds, modes and contents; without locks and their like."""
     found: dict[str, object] = {}
     for path in sorted(place.rglob("*")):
         if path.name.endswith((".lock", "-wal", "-shm")):
@@ -207,7 +209,8 @@ def spoil_all(command: Command, place: Path, original: Path) -> tuple[int, dict[
         content = (original / name).read_bytes()
         seed, most = command.words + name, command.times * TIMES
         contents = list(damages(content, seed=seed, times=most))
-        contents = Random(seed).sample(contents, min(most, len(contents)))
+        chance = Random(seed)  # noqa: S311  inputs, not secrets
+        contents = chance.sample(contents, min(most, len(contents)))
 
         def spoilt(contents: list[bytes], path: Path) -> Iterator[str]:
             for damage in contents:
@@ -236,7 +239,8 @@ def misread_all(command: Command, place: Path, original: Path) -> tuple[int, dic
         (at, word) for at in range(len(words)) for word in WORDS if at > 1 and words[at][:2] != "--"
     ]
     most = command.times * TIMES
-    for at, word in Random(command.words).sample(cases, min(3 * most, len(cases))):
+    chance = Random(command.words)  # noqa: S311  inputs, not secrets
+    for at, word in chance.sample(cases, min(3 * most, len(cases))):
         before = left_in(place)
         typed_words = [*words[:at], word, *words[at + 1 :]]
         ended = typed(typed_words)

@@ -58,6 +58,8 @@ class Answer:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     pause: float = 0.0
+    is_raw: bool = False
+    """Nothing goes out but the body: it is the whole HTTP, or what shall pass for it."""
 
 
 Say = Callable[[bytes], Answer | None]
@@ -289,6 +291,10 @@ class Fleet:
     @staticmethod
     def _send(to: BaseHTTPRequestHandler, answer: Answer) -> None:
         pieces = [answer.body] if isinstance(answer.body, bytes) else answer.body
+        if answer.is_raw:
+            to.wfile.write(b"".join(pieces))
+            to.close_connection = True
+            return
         to.send_response(answer.status)
         for name, value in answer.headers.items():
             to.send_header(name, value)

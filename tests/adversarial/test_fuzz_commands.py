@@ -2,12 +2,13 @@
 
 import shlex
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from clients import daemon
+pytest.importorskip("flwr")
+
+from clients import flower_node
 from federation.errors import ConfigurationError
 from server.superlink import SuperLink
 from tests.federations import _SMALL, SALT, names, small_table
@@ -99,7 +100,7 @@ def must(words: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A federation by its commands: three institutions, a plan, a simulated training."""
     place = tmp_path_factory.mktemp("original")
     with pytest.MonkeyPatch.context() as patch:
@@ -129,7 +130,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             "simulate plan.toml --schema schema.toml --key coordinator/coordinator.key --out out "
             "--deal table.parquet"
         )
-    yield place
+    return place
 
 
 def small_csv(path: Path) -> None:
@@ -160,7 +161,7 @@ def test_a_spoilt_file_is_refused_and_nothing_changes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", (*COMMANDS, *WRITERS), ids=lambda one: one.name)
+@pytest.mark.parametrize("command", [*COMMANDS, *WRITERS], ids=lambda one: one.name)
 def test_a_word_that_nobody_would_type_is_refused_and_nothing_changes(
     place: Path, original: Path, command: Command
 ) -> None:
@@ -174,7 +175,7 @@ def test_a_word_that_nobody_would_type_is_refused_and_nothing_changes(
 def test_a_process_with_a_spoilt_file_does_not_begin(
     place: Path, original: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = daemon.serve
+    real = flower_node.serve
 
     def serve(address: str, **settings: object) -> None:
         settings["stop"].set()  # type: ignore[attr-defined]
@@ -183,7 +184,7 @@ def test_a_process_with_a_spoilt_file_does_not_begin(
     def start(_: SuperLink) -> None:
         raise ConfigurationError("this far and no further")
 
-    monkeypatch.setattr(daemon, "serve", serve)
+    monkeypatch.setattr(flower_node, "serve", serve)
     monkeypatch.setattr(SuperLink, "start", start)
     tried, complaints = spoil_all(command, place, original)
     assert complaints == {}

@@ -19,8 +19,13 @@ from flwr.proto.control_pb2 import (
     RegisterNodeResponse,
     StartRunResponse,
 )
-from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest, PullObjectResponse
-from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
+from flwr.proto.message_pb2 import (
+    ObjectTree,
+    PullObjectRequest,
+    PullObjectResponse,
+    PushObjectRequest,
+    PushObjectResponse,
+)
 from flwr.proto.runtime_pb2 import (
     AcquireTaskResponse,
     GetNodesResponse,
@@ -77,7 +82,7 @@ class Lying(Fleet):
         """It is there already."""
         self.starts += 1
 
-    def _as_flower(self, method: str, body: bytes) -> Answer:  # noqa: PLR0915
+    def _as_flower(self, method: str, body: bytes) -> Answer:
         with self._lock:
             return Answer(self._reply(method, body).SerializeToString())
 
@@ -249,7 +254,7 @@ def test_a_reply_of_an_older_round_is_none(
     lying: Lying, office: tuple[Path, dict[str, Card]]
 ) -> None:
     first: dict[str, bytes] = {}
-    lying.forge = lambda name, reply: first.setdefault(name, reply)
+    lying.forge = first.setdefault
     found, reported = asked(lying, office[1], "one", "two")
     assert found == [honest("one"), {}]
     assert len(reported) == 3

@@ -483,7 +483,7 @@ def test_an_answer_that_trickles_is_not_waited_for(
         ("early", "not yet valid"),
     ],
 )
-def test_a_server_without_our_certificate_is_told_nothing(
+def test_a_server_without_our_certificate_is_told_nothing(  # noqa: PLR0917  fixtures
     network: Path,
     tmp_path: Path,
     quick: pytest.MonkeyPatch,
