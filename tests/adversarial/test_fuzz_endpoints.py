@@ -165,16 +165,17 @@ def test_no_more_is_read_than_may_come_and_no_longer() -> None:
 
 # HTTP that is none.
 
-HTTP = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 4\r\n\r\n\x08\x01\x10\x02"
+OK = b"HTTP/1.1 200 OK\r\n"
+HTTP = OK + b"content-type: application/x-protobuf\r\ncontent-length: 4\r\n\r\n\x08\x01\x10\x02"
 ODD = (
-    b"", b"\r\n", b"\0" * 1000, b"HTTP/1.1 200\r\n\r\n", b"HTTP/9.9 200 OK\r\n\r\n", b"SSH-2.0-x\r\n",
-    b"HTTP/1.1 -1 OK\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n" * 200, b"HTTP/1.1 101 Up\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 50_000 + b"\r\n", b"HTTP/1.1 200 OK\r\na: " + b"b" * 10**6,
-    b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nx",
-    b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx",
-    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffff\r\n",
-    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n-1\r\n",
-    b"HTTP/1.1 200 OK\r\ntransfer-encoding: evil\r\n\r\n", b"HTTP/1.1 204 No\r\n\r\nbody",
+    b"", b"\r\n", b"\0" * 1000, b"HTTP/1.1 200\r\n\r\n", b"HTTP/9.9 200 OK\r\n\r\n",
+    b"SSH-2.0-x\r\n", b"HTTP/1.1 -1 OK\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n" * 200,
+    b"HTTP/1.1 101 Up\r\n\r\n", OK + b"a: b\r\n" * 50_000 + b"\r\n", OK + b"a: " + b"b" * 10**6,
+    OK + b"content-length: -5\r\n\r\n", OK + b"content-length: 9\r\n\r\nx",
+    OK + b"content-length: 1\r\ncontent-length: 2\r\n\r\nxx",
+    OK + b"transfer-encoding: chunked\r\n\r\nffffffffffffffff\r\n",
+    OK + b"transfer-encoding: chunked\r\n\r\n-1\r\n",
+    OK + b"transfer-encoding: evil\r\n\r\n", b"HTTP/1.1 204 No\r\n\r\nbody",
     b"HTTP/1.1 200 \xff\xfe\r\nset-cookie: \xff\r\ncontent-length: 0\r\n\r\n",
     b"HTTP/1.1 302 Found\r\nlocation: \xff\xfe://\0\r\ncontent-length: 0\r\n\r\n",
 )  # fmt: skip

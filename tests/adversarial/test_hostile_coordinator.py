@@ -21,6 +21,7 @@ from federation.canonical import public_key_of
 from federation.envelope import Asked, open_reply
 from federation.messages import (
     Abort,
+    Accept,
     Begin,
     Close,
     Closed,
@@ -413,7 +414,7 @@ def test_what_a_carrier_kept_changes_nothing_after_a_restart(fresh: Table) -> No
         kept.append((type(request).__name__, asked, open_reply(reply, asked)))
         return decode_reply(kept[-1][2])
 
-    ask(invite(banks.fed.plan))  # again: it is under way
+    ask(invite(banks.fed.plan))  # again: it is entered already
     announced = [ask(Begin(plan=banks.fed.plan.digest, session=session)).announcement]
     announced += [
         banks.ask(name, Begin(plan=banks.fed.plan.digest, session=session)).announcement  # type: ignore[union-attr]
@@ -433,8 +434,8 @@ def test_what_a_carrier_kept_changes_nothing_after_a_restart(fresh: Table) -> No
     step = table.open(Question.STEP)
     ask(step)
     ask(Abort(context=table.asking(step).context))
-    assert [type(decode_reply(said)).__name__ for _, _, said in kept] == [
-        "Refuse", "Begun", "Joined", "Upload", "Revealed", "Upload", "Voted",
+    assert [type(decode_reply(said)).__name__ for _, _, said in kept[1:]] == [
+        "Begun", "Joined", "Upload", "Revealed", "Upload", "Voted",
     ]  # fmt: skip
 
     banks.restart(A)
@@ -444,8 +445,8 @@ def test_what_a_carrier_kept_changes_nothing_after_a_restart(fresh: Table) -> No
         for kind, asked, said in kept:
             reply = banks.deliver(A, asked.envelope)
             if reply is not None:
-                again = open_reply(reply, asked)
-                assert again == said or isinstance(decode_reply(again), Refuse), kind
+                again = open_reply(reply, asked)  # an acceptance names the ledger's head
+                assert again == said or isinstance(decode_reply(again), Accept | Refuse), kind
             assert banks.state(A) == before, kind
     assert banks.is_alive(A)
 
