@@ -210,7 +210,7 @@ def spoil_all(command: Command, place: Path, original: Path) -> tuple[int, dict[
         seed, most = command.words + name, command.times * TIMES
         contents = list(damages(content, seed=seed, times=most))
         chance = Random(seed)  # noqa: S311  inputs, not secrets
-        contents = chance.sample(contents, min(most, len(contents)))
+        contents = chance.sample(contents, min(2 * most, len(contents)))
 
         def spoilt(contents: list[bytes], path: Path) -> Iterator[str]:
             for damage in contents:

@@ -219,9 +219,12 @@ def test_what_a_stranger_sends_through_a_superlink_reaches_nobodys_data(
 ) -> None:
     """Without the secret nothing can be pushed; with it, it arrives as garbage and is refused."""
     roots = (nation.directory / "ca.pem").read_bytes()
-    with RuntimeHttpClient.from_server_address(
-        nation.superlink.address, False, roots, []
-    ) as runtime, pytest.raises(httpx.HTTPStatusError, match="401"):
+    with (
+        RuntimeHttpClient.from_server_address(
+            nation.superlink.address, False, roots, []
+        ) as runtime,
+        pytest.raises(httpx.HTTPStatusError, match="401"),
+    ):
         runtime.PushMessages(PushAppMessagesRequest())
     stranger = Ed25519PrivateKey.from_private_bytes(b"s" * 32)
     signed = {
