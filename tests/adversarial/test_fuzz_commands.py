@@ -189,3 +189,19 @@ def test_a_process_with_a_spoilt_file_does_not_begin(
     tried, complaints = spoil_all(command, place, original)
     assert complaints == {}
     assert tried >= 8 * len(command.reads)
+
+
+def test_a_key_of_a_kind_that_nobody_knows_is_refused(place: Path) -> None:
+    path = Path("coordinator/coordinator.key")
+    path.write_bytes(path.read_bytes().replace(b"MC4CAQAwBQYDK2Vw", b"MC4CAQAwBQYDK2Vs"))
+    ended = typed(["plan", "sign", "plan.toml", "--key", str(path)])
+    assert ended.code == ConfigurationError.exit_code
+    assert "not an unencrypted private key" in ended.err
+
+
+def test_what_a_file_holds_is_shown_as_text_and_not_to_the_terminal(place: Path) -> None:
+    Path("plan.toml").write_text('"\\u001b[2J" = 1\n')
+    ended = typed(["plan", "price", "plan.toml", "--schema", "schema.toml"])
+    assert ended.code == ConfigurationError.exit_code
+    assert "\x1b" not in ended.err
+    assert "\\x1b[2J" in ended.err
