@@ -1,0 +1,213 @@
+"""One schedule: a training amid its faults, then the same states in a calm world."""
+
+import hashlib
+import random
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from experiments.entropy import SeededEntropy
+from federation.errors import FedscoreError
+from federation.model.release import load_release
+from federation.plan import Plan
+from federation.sealed import SealedTransport
+from federation.transcript_audit import audit
+from server.rounds import MaskedSums
+from server.training import run_training
+from tests.chaos.carrier import Carrier
+from tests.chaos.faults import Kind, Point, drawn
+from tests.chaos.machine import Machine
+from tests.chaos.shapes import DAY, SHAPES, Shape, scratch, shape
+from tests.chaos.world import CoordinatorKilled, World
+from tests.federations import KEY, NOW, ignore, roster_of
+
+DEADLINE_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one schedule.
+
+    Attributes:
+        seed: of it.
+        ended: how the training did, in a word or two.
+        after: how the plan after it did; empty if there was none.
+        violations: what was broken.
+        injected: how many faults struck, by kind.
+        trace: one line an event.
+    """
+
+    seed: int
+    ended: str
+    after: str
+    violations: tuple[str, ...]
+    injected: Counter[Kind]
+    trace: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Of the trace: equal for equal seeds."""
+        return hashlib.sha256("\n".join(self.trace).encode()).hexdigest()
+
+
+def run(seed: int) -> Outcome:
+    """Returns what became of the schedule of a seed; equal seeds give equal traces."""
+    found = shape(seed)
+    chance = random.Random(seed)  # noqa: S311  a schedule, not a secret
+    directory = scratch()
+    try:
+        world = World(seed, found, directory, chance, faults=drawn(seed, chance, points(seed % SHAPES)))
+        return _outcome(world)
+    finally:
+        shutil.rmtree(directory)
+
+
+def calm(found: Shape) -> World:
+    """Returns the world after a training without any fault."""
+    directory = scratch()
+    try:
+        world = World(0, found, directory, random.Random(0), is_calm=True)  # noqa: S311
+        _outcome(world)
+    finally:
+        shutil.rmtree(directory)
+    return world
+
+
+_points: dict[int, dict[Point, int]] = {}
+
+
+def points(number: int) -> dict[Point, int]:
+    """Returns how many points of each kind a training of a shape has without any fault."""
+    if number not in _points:
+        counts = calm(shape(number)).counts
+        _points[number] = {point: counts.get(point, 1) for point in Point}
+    return _points[number]
+
+
+def _outcome(world: World) -> Outcome:
+    sealed = world.seed % 4 != 0
+    for machine in world.machines.values():
+        world.start(machine)
+    ended = _train(world, world.shape.fed.plan, sealed=sealed)
+    counted = world.counts
+    for machine in (*world.machines.values(), *world.copies.values()):
+        _check_at_the_end(world, machine)
+    after = _plan_after(world) if world.faults and world.seed % 3 == 0 else ""
+    for machine in (*world.machines.values(), *world.copies.values()):
+        if machine.is_up:
+            machine.stop()
+    world._counts = Counter(counted)
+    return Outcome(
+        seed=world.seed,
+        ended=ended,
+        after=after,
+        violations=tuple(world.violations),
+        injected=world.injected,
+        trace=tuple(world.trace),
+    )
+
+
+def _train(world: World, plan: Plan, *, sealed: bool) -> str:
+    """Returns how one plan ended; what must not be is said to the world."""
+    found = world.shape
+    world.observer.planned(plan)
+    carrier = Carrier(world, sealed=sealed)
+    which = f"{world.seed} {plan.name} coordinator"
+
+    def clock() -> float:
+        return world.now + world.coordinator_offset
+
+    transport = (
+        SealedTransport(
+            carrier=carrier,
+            cards=found.cards,
+            key=KEY,
+            validity_seconds=DEADLINE_SECONDS + 60,
+            clock=clock,
+            entropy=SeededEntropy(f"{which} envelopes"),
+            report=lambda name, error: world.note(f"no reply of {name}: {error}"),
+        )
+        if sealed
+        else carrier
+    )
+    sums = MaskedSums(
+        plan=plan,
+        schema=found.fed.schema,
+        roster=roster_of(plan),
+        transport=transport,
+        key=KEY,
+        entropy=SeededEntropy(f"{which} sessions"),
+        watch=ignore,
+    )
+    try:
+        release = run_training(
+            plan=plan,
+            schema=found.fed.schema,
+            sums=sums,
+            key=KEY,
+            now=datetime.fromtimestamp(world.now, UTC),
+            watch=ignore,
+        )
+    except CoordinatorKilled:
+        world.note("the training is at its end: the coordinator is gone")
+        return "coordinator gone"
+    except FedscoreError as error:
+        world.note(f"the training ends: {error}")
+        if len(str(error)) < 30 or not str(error).endswith("."):
+            world.broken(f"an end that nobody understands: {error!r}")
+        _check_transcript(world, sums.transcript.content(), None)
+        return type(error).__name__
+    world.note(f"the training ends with release {load_release(release).digest}")
+    _check_transcript(world, sums.transcript.content(), release)
+    return "release"
+
+
+def _check_transcript(world: World, content: bytes, release: bytes | None) -> None:
+    """Audits a transcript: in these schedules everybody is honest."""
+    plan = world.shape.fed.plan
+    loaded = None if release is None else load_release(release)
+    if loaded is not None:
+        loaded.require_signed_by(plan.coordinator)
+    for finding in audit(content, world.shape.fed.schema, loaded).findings:
+        if finding.proven and finding.who not in world.rolled_back:
+            world.broken(f"the transcript proves against {finding.who}: {finding.what}")
+
+
+def _check_at_the_end(world: World, machine: Machine) -> None:
+    """Looks at a machine's files once more, through its own eyes and the observer's."""
+    world.observer.check(machine)
+    world.is_calm = True
+    machine.offset = 0.0
+    if machine.is_up:
+        machine.stop()
+    world.start(machine)
+    if not machine.is_up:
+        world.broken(f"{machine.label} cannot start again in a calm world")
+        return
+    charged = machine.charged()
+    if machine.name not in world.rolled_back:
+        world.observer.check_paid(machine, charged)
+
+
+def _plan_after(world: World) -> str:
+    """Returns how another plan ended on the same states, everything being in order."""
+    world.now = max(world.now, NOW + 2.0 * DAY + 60)
+    world.coordinator_offset = 0.0
+    for name, copy in tuple(world.copies.items()):
+        if copy.is_up:
+            copy.stop()
+        if world.chance.random() < 0.5:
+            world.machines[name], world.copies[name] = copy, world.machines[name]
+        for machine in (world.copies.pop(name),):
+            if machine.is_up:
+                machine.stop()
+    for machine in world.machines.values():
+        machine.down_for = 0
+    ended = _train(world, world.shape.next_plan, sealed=True)
+    if ended != "release" and not world.rolled_back:
+        world.broken(f"the plan after it ends without a release: {ended}")
+    for machine in world.machines.values():
+        world.observer.check(machine)
+    return ended
+
