@@ -229,11 +229,10 @@ class Machine:
                 self.stop()
 
     def charged(self) -> dict[str, int]:
-        """Returns what it says that it is charged, in budget units, by population."""
-        if self._ledger is None:
-            raise ConfigurationError("Not open.")
+        """Returns what the stopped process's ledger charges, in budget units, by population."""
         member = next(one for one in self._world.shape.fed.members if one.id == self.name)
-        balance = self._ledger.balance(member.policy.limits)
+        with Ledger.open(self.ledger_path, self._seconds) as ledger, Records(self.records_path):
+            balance = ledger.balance(member.policy.limits)
         return {one.value: balance.of(one).charged_lifetime for one in Population}
 
     # What it hears.

@@ -6,7 +6,9 @@ import shutil
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 
+from clients import policy
 from experiments.entropy import SeededEntropy
 from federation.errors import FedscoreError
 from federation.model.release import load_release
@@ -56,10 +58,12 @@ def run(seed: int) -> Outcome:
     found = shape(seed)
     chance = random.Random(seed)  # noqa: S311  a schedule, not a secret
     directory = scratch()
+    policy.units_within = _units_within  # a search that takes longer than all else at a start
     try:
         world = World(seed, found, directory, chance, faults=drawn(seed, chance, points(seed % SHAPES)))
         return _outcome(world)
     finally:
+        policy.units_within = _units_within.__wrapped__
         shutil.rmtree(directory)
 
 
@@ -74,6 +78,7 @@ def calm(found: Shape) -> World:
     return world
 
 
+_units_within = cache(policy.units_within)
 _points: dict[int, dict[Point, int]] = {}
 
 
@@ -178,14 +183,14 @@ def _check_at_the_end(world: World, machine: Machine) -> None:
     """Looks at a machine's files once more, through its own eyes and the observer's."""
     world.observer.check(machine)
     world.is_calm = True
-    machine.offset = 0.0
+    machine.offset, machine.full_writes = 0.0, 0
     if machine.is_up:
         machine.stop()
-    world.start(machine)
-    if not machine.is_up:
-        world.broken(f"{machine.label} cannot start again in a calm world")
+    try:
+        charged = machine.charged()
+    except FedscoreError as error:
+        world.broken(f"the files of {machine.label} cannot be opened any more: {error}")
         return
-    charged = machine.charged()
     if machine.name not in world.rolled_back:
         world.observer.check_paid(machine, charged)
 
@@ -204,6 +209,7 @@ def _plan_after(world: World) -> str:
                 machine.stop()
     for machine in world.machines.values():
         machine.down_for = 0
+        world.start(machine)
     ended = _train(world, world.shape.next_plan, sealed=True)
     if ended != "release" and not world.rolled_back:
         world.broken(f"the plan after it ends without a release: {ended}")

@@ -59,7 +59,8 @@ class World:
 
     def note(self, what: str) -> None:
         """Adds a line to the trace."""
-        self.trace.append(f"{self.now - NOW:9.1f}  {what}")
+        words = what.replace(str(self.directory), "...")
+        self.trace.append(f"{self.now - NOW:9.1f}  {words}")
 
     def note_exchange(self, machine: Machine, request: bytes, reply: bytes) -> None:
         asked, said = decode_request(request), decode_reply(reply)
