@@ -1,7 +1,7 @@
 """Faults of the product itself, one at a time: the observer must find each of them.
 
-    with mutants.MUTANTS["notes after sending"]():
-        outcome = schedule.run(seed)
+with mutants.MUTANTS["notes after sending"]():
+    outcome = schedule.run(seed)
 """
 
 from collections.abc import Callable, Iterator

@@ -9,6 +9,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class Ledgered:
                 "SELECT sequence, previous, hash, kind, body FROM entry ORDER BY sequence"
             ).fetchall()
         self.is_chain = [row[0] for row in rows] == list(range(1, len(rows) + 1)) and all(
-            row[1] == before[2] for before, row in zip(rows, rows[1:], strict=False)
+            row[1] == before[2] for before, row in pairwise(rows)
         )
         self.reserved: dict[str, dict[str, int]] = {}
         self.closed: set[str] = set()
@@ -234,9 +235,7 @@ class Observer:
         if not machine.records_path.exists():
             return
         wanted = {
-            data
-            for data, plan in machine.acknowledged.said.items()
-            if plan not in ledger.closed
+            data for data, plan in machine.acknowledged.said.items() if plan not in ledger.closed
         }
         if not wanted:
             return
@@ -268,9 +267,7 @@ class Observer:
 
     def _has_uploaded(self, machine: Machine, context: bytes) -> bool:
         attempt = self._asked[context]
-        return any(
-            name == machine.name and asked == attempt for name, _, asked in self._uploads
-        )
+        return any(name == machine.name and asked == attempt for name, _, asked in self._uploads)
 
     def check_overspent(self, name: str, ledgers: Iterable[Path]) -> list[Attempt]:
         """Returns what was opened of an institution's people beyond all that its ledgers hold."""

@@ -110,9 +110,9 @@ class World:
     def reached(self, name: str, faults: list[Kind]) -> Machine:
         """Returns the machine that the next message to an institution reaches, after its faults."""
         machine = self.machines[name]
-        if any(one.kind in ROLLED_BACK for one in self.faults) and not self.is_calm:
-            if self.chance.random() < 0.3:
-                self._back_up(machine)
+        wants_backups = any(one.kind in ROLLED_BACK for one in self.faults) and not self.is_calm
+        if wants_backups and self.chance.random() < 0.3:
+            self._back_up(machine)
         for kind in faults:
             self._strike(machine, kind)
         copy = self.copies.get(name)
@@ -165,9 +165,7 @@ class World:
         directory = self.directory / f"backup of {machine.name} {len(kept)}"
         if machine.ledger_path.exists() and machine.records_path.exists():
             copy_state(machine.directory, directory)
-            kept.append(
-                _Backup(directory=directory, acknowledged=machine.acknowledged.copy())
-            )
+            kept.append(_Backup(directory=directory, acknowledged=machine.acknowledged.copy()))
 
     def _restore(self, machine: Machine, kind: Kind) -> None:
         kept = self._backups.get(machine.name)
