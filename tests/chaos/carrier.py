@@ -57,6 +57,10 @@ class Carrier:
             self._cut()
         return replies
 
+    def revive(self) -> None:
+        """Connects the coordinator's next process; what is late is still under way."""
+        self.is_cut = False
+
     def _cut(self) -> None:
         self.is_cut = True
         self._world.note("the coordinator is killed")

@@ -54,6 +54,7 @@ class Kind(StrEnum):
     COORDINATOR_AFTER = "coordinator killed after an exchange"
     COORDINATOR_BEFORE_WRITE = "coordinator killed before a write"
     COORDINATOR_AFTER_WRITE = "coordinator killed after a write"
+    COORDINATOR_TORN_WRITE = "coordinator killed in the middle of a write"
     COORDINATOR_FULL = "disk of the coordinator full"
 
 
@@ -81,7 +82,12 @@ POINT_OF: Final = {
         Point.EXCHANGE,
     ),
     **dict.fromkeys(
-        (Kind.COORDINATOR_BEFORE_WRITE, Kind.COORDINATOR_AFTER_WRITE, Kind.COORDINATOR_FULL),
+        (
+            Kind.COORDINATOR_BEFORE_WRITE,
+            Kind.COORDINATOR_AFTER_WRITE,
+            Kind.COORDINATOR_TORN_WRITE,
+            Kind.COORDINATOR_FULL,
+        ),
         Point.LINE,
     ),
 }

@@ -13,6 +13,7 @@ from clients import snapshot
 from clients.institution import Institution
 from clients.ledger import Ledger
 from clients.records import Records
+from clients.releases import Releases
 from experiments.entropy import SeededEntropy
 from federation.errors import ConfigurationError, FedscoreError, LedgerCorrupt, ProtocolError
 from federation.privacy.units import Population
@@ -23,6 +24,9 @@ from tests.federations import roster_of
 
 LEDGER: Final = "ledger.sqlite"
 RECORDS: Final = "records.sqlite"
+RELEASES: Final = "releases"
+GONE: Final = 10**6
+"""Messages that are lost before a process starts again, if it never does."""
 
 
 class Killed(BaseException):
@@ -35,6 +39,7 @@ class Around(Protocol):
     seed: int
     shape: Shape
     now: float
+    rolled_back: set[str]
 
     def note(self, what: str) -> None:
         """Adds a line to the trace."""
@@ -121,8 +126,7 @@ class Machine:
         except Killed:
             self.kill()
         except LedgerCorrupt as error:
-            self._world.broken(f"{self.label} does not believe its own ledger: {error}")
-            self.stop()
+            self._distrusts(error)
         except FedscoreError as error:
             self._world.note(f"{self.label} does not start: {type(error).__name__}")
             self.stop()
@@ -131,10 +135,9 @@ class Machine:
             self.stop()
 
     def _open(self) -> None:
-        path = self.ledger_path
-        opened = Ledger.open if path.exists() else Ledger.create
-        self.directory.mkdir(mode=0o700, exist_ok=True)
-        self._ledger = opened(path, self._seconds)
+        (self.directory / RELEASES).mkdir(mode=0o700, parents=True, exist_ok=True)
+        opened = Ledger.open if self.ledger_path.exists() else Ledger.create
+        self._ledger = opened(self.ledger_path, self._seconds)
         self._ledger.verify()
         self._ledger._connection = Watched(self._ledger._connection, self)  # type: ignore[assignment]
         self._records = Records(self.records_path)
@@ -160,6 +163,7 @@ class Machine:
             records=self._records,
             workspace=self.directory,
             is_approved=lambda _: True,
+            keep_release=Releases(self.directory / RELEASES).keep,
             clock=self._seconds,
             noise_entropy=SeededEntropy(f"{which} noise"),
             mask_entropy=SeededEntropy(f"{which} masks"),
@@ -167,10 +171,7 @@ class Machine:
         )
         if dies:
             raise Killed
-        institution.prepare()
-        resume = getattr(institution, "resume", None)
-        if resume is not None:
-            resume()
+        institution.resume()
         self._institution = institution
         self._handler = SealedHandler(
             self._handle,
@@ -194,6 +195,8 @@ class Machine:
     def stop(self) -> None:
         """Ends the process in order."""
         self._world.note(f"{self.label} stops")
+        if self._institution is not None:
+            self._institution.leave()
         self._close()
 
     def _close(self) -> None:
@@ -219,8 +222,7 @@ class Machine:
             try:
                 self._institution.rest()
             except LedgerCorrupt as error:
-                self._world.broken(f"{self.label} stops at rest: {error}")
-                self.stop()
+                self._distrusts(error)
             except FedscoreError as error:
                 self._world.note(f"{self.label} stops at rest: {type(error).__name__}")
                 self.stop()
@@ -234,6 +236,14 @@ class Machine:
         with Ledger.open(self.ledger_path, self._seconds) as ledger, Records(self.records_path):
             balance = ledger.balance(member.policy.limits)
         return {one.value: balance.of(one).charged_lifetime for one in Population}
+
+    def _distrusts(self, error: LedgerCorrupt) -> None:
+        """Ends a process that does not trust its ledger: it waits for its people."""
+        self._world.note(f"{self.label} does not trust its ledger: {error}")
+        if self.name not in self._world.rolled_back:
+            self._world.broken(f"{self.label} does not trust a ledger that nobody changed: {error}")
+        self.stop()
+        self.down_for = GONE
 
     # What it hears.
 
@@ -249,8 +259,7 @@ class Machine:
         try:
             return self._handler(data) if sealed else self._handle(data)
         except LedgerCorrupt as error:
-            self._world.broken(f"{self.label} stops: {error}")
-            self.stop()
+            self._distrusts(error)
         except ProtocolError as error:
             self._world.note(f"{self.label} is silent: {error}")
         return None

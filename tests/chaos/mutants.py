@@ -156,6 +156,52 @@ def _answers_unpaid_after_a_full_disk() -> AbstractContextManager[None]:
     return _changed(Taking, "pay", pay)
 
 
+def _forgets_what_it_paid() -> AbstractContextManager[None]:
+    """A process that takes a plan up again does not know which questions were paid."""
+    return _changed(Taking, "__post_init__", lambda self: setattr(self, "_paid", {}))
+
+
+def _trusts_any_ledger() -> AbstractContextManager[None]:
+    """An older copy of the ledger is as good as the newest, to its owner and to the others."""
+    real = Records.say
+
+    def say(self: Records, *arguments: Any, **named: Any) -> None:
+        real(self, *arguments, **{**named, "peers": None})
+
+    @contextmanager
+    def both() -> Iterator[None]:
+        with (
+            _changed(Ledger, "require_not_older_than", lambda _self, _sequence, _head: None),
+            _changed(Records, "say", say),
+        ):
+            yield
+
+    return both()
+
+
+def _pays_after_saying() -> AbstractContextManager[None]:
+    """The charge is written once the answer is noted, not before it is computed."""
+    real_pay, real_say = Ledger.spend, Sessions._say
+    due: dict[int, list[Any]] = {}
+
+    def spend(self: Ledger, spent: Any) -> Any:
+        due.setdefault(id(self), []).append(spent)
+        sequence, head = self.head()
+        return sequence + 1, head
+
+    def say(self: Sessions, what: str, *arguments: Any, **named: Any) -> None:
+        real_say(self, what, *arguments, **named)
+        for spent in due.pop(id(self._taking.ledger), []):
+            real_pay(self._taking.ledger, spent)
+
+    @contextmanager
+    def both() -> Iterator[None]:
+        with _changed(Ledger, "spend", spend), _changed(Sessions, "_say", say):
+            yield
+
+    return both()
+
+
 MUTANTS: Final[dict[str, Callable[[], AbstractContextManager[None]]]] = {
     "notes after sending": _notes_after_sending,
     "pays in memory": _pays_in_memory,
@@ -165,6 +211,9 @@ MUTANTS: Final[dict[str, Callable[[], AbstractContextManager[None]]]] = {
     "begins a session twice": _begins_a_session_twice,
     "forgets envelopes": _forgets_envelopes,
     "repeats its noise": _repeats_its_noise,
+    "forgets what it paid": _forgets_what_it_paid,
+    "trusts any ledger": _trusts_any_ledger,
+    "pays after saying": _pays_after_saying,
     "takes no lock": _takes_no_lock,
     "answers unpaid after a full disk": _answers_unpaid_after_a_full_disk,
 }

@@ -102,6 +102,10 @@ class Observer:
         self._used: dict[bytes, bytes] = {}  # commitment to a key -> the context it is for
         self._envelopes: dict[tuple[str, int, bytes], bytes] = {}
         self._opened: dict[tuple[str, str, int], set[bytes]] = defaultdict(set)
+        self._totals: dict[str, set[Attempt]] = defaultdict(set)
+        """Attempts of an institution that can be opened."""
+        self._held: dict[tuple[str, bytes], set[Attempt]] = {}
+        """What an institution's ledger held when it uploaded, by its name and the context."""
 
     def planned(self, plan: Plan) -> None:
         """Takes note of a plan that will be asked."""
@@ -134,6 +138,7 @@ class Observer:
         match request, reply:
             case Open(), Upload():
                 attempt = self._uploaded(machine, request, reply, data)
+                self._held.setdefault((machine.name, reply.context), set(ledger.spent))
                 acknowledged.spent.add(attempt)
                 acknowledged.said[data] = attempt[0]
             case Survivors() | Reveal(), SetSigned() | Revealed():
@@ -181,18 +186,35 @@ class Observer:
             return
         if machine.name in self._voted[reply.context]:
             self._say(f"{machine.label} released shares after its vote to give up")
+        was_open = self._is_open(reply.context)
         self._released[reply.context].add(machine.name)
-        attempt = self._asked[reply.context]
-        if len(self._released[reply.context]) >= self._threshold[attempt[0]]:
-            opened = self._opened[attempt[:3]]
-            opened.add(reply.context)
-            if len(opened) > 1 and attempt[1] != Question.STEP:  # a step's retry is paid as well
-                self._say(f"{attempt[1]} of one plan can be opened twice")
+        if self._is_open(reply.context) and not was_open:
+            self._open(reply.context)
+
+    def _open(self, context: bytes) -> None:
+        """Looks at an attempt whose total can be opened from now on."""
+        attempt = self._asked[context]
+        opened = self._opened[attempt[:3]]
+        opened.add(context)
+        if len(opened) > 1 and attempt[1] != Question.STEP:  # a step's retry is paid as well
+            self._say(f"{attempt[1]} of one plan can be opened twice")
+        for (name, of), held in self._held.items():
+            if of == context:
+                if self._totals[name] - held:
+                    self._say(f"a ledger of {name} that has lost what was opened takes part again")
+                self._totals[name].add(attempt)
 
     def _vote(self, machine: Machine, reply: Voted) -> None:
         if machine.name in self._released[reply.context]:
             self._say(f"{machine.label} voted to give up what it had released")
         self._voted[reply.context].add(machine.name)
+
+    def opened_once(self, transcript: bytes) -> None:
+        """Looks at the coordinator's own book: no question has two totals in it."""
+        lines = [json.loads(line) for line in transcript.splitlines()]
+        totals = [(line["question"], line["round"]) for line in lines if line.get("total")]
+        if len(totals) != len(set(totals)):
+            self._say("the transcript has two totals of one question")
 
     # What is held.
 
@@ -268,14 +290,3 @@ class Observer:
     def _has_uploaded(self, machine: Machine, context: bytes) -> bool:
         attempt = self._asked[context]
         return any(name == machine.name and asked == attempt for name, _, asked in self._uploads)
-
-    def check_overspent(self, name: str, ledgers: Iterable[Path]) -> list[Attempt]:
-        """Returns what was opened of an institution's people beyond all that its ledgers hold."""
-        paid = {one for path in ledgers for one in Ledgered(path).spent}
-        return [
-            attempt
-            for context, attempt in self._asked.items()
-            if self._is_open(context)
-            and any(who == name and asked == attempt for who, _, asked in self._uploads)
-            and attempt not in paid
-        ]

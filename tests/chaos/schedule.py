@@ -5,26 +5,17 @@ import random
 import shutil
 from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 
 from clients import policy
-from experiments.entropy import SeededEntropy
 from federation.errors import FedscoreError
-from federation.model.release import load_release
-from federation.plan import Plan
-from federation.sealed import SealedTransport
-from federation.transcript_audit import audit
-from server.rounds import MaskedSums
-from server.training import run_training
-from tests.chaos.carrier import Carrier
 from tests.chaos.faults import Kind, Point, drawn
 from tests.chaos.machine import Machine
+from tests.chaos.office import Office
 from tests.chaos.shapes import DAY, SHAPES, Shape, scratch, shape
-from tests.chaos.world import CoordinatorKilled, World
-from tests.federations import KEY, NOW, ignore, roster_of
-
-DEADLINE_SECONDS = 60
+from tests.chaos.world import World
+from tests.federations import NOW
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +87,12 @@ def _outcome(world: World) -> Outcome:
     sealed = world.seed % 2 == 0
     for machine in world.machines.values():
         world.start(machine)
-    ended = _train(world, world.shape.fed.plan, sealed=sealed)
+    office = Office(world, _new(world.directory / "coordinator"))
+    ended = office.train(world.shape.fed.plan, sealed=sealed)
     counted = world.counts
     for machine in (*world.machines.values(), *world.copies.values()):
         _check_at_the_end(world, machine)
-    after = _plan_after(world) if world.faults and world.seed % 4 == 1 else ""
+    after = _plan_after(world, office) if world.faults and world.seed % 4 == 1 else ""
     for machine in (*world.machines.values(), *world.copies.values()):
         if machine.is_up:
             machine.stop()
@@ -113,72 +105,6 @@ def _outcome(world: World) -> Outcome:
         injected=world.injected,
         trace=tuple(world.trace),
     )
-
-
-def _train(world: World, plan: Plan, *, sealed: bool) -> str:
-    """Returns how one plan ended; what must not be is said to the world."""
-    found = world.shape
-    world.observer.planned(plan)
-    carrier = Carrier(world, sealed=sealed)
-    which = f"{world.seed} {plan.name} coordinator"
-
-    def clock() -> float:
-        return world.now + world.coordinator_offset
-
-    transport = (
-        SealedTransport(
-            carrier=carrier,
-            cards=found.cards,
-            key=KEY,
-            validity_seconds=DEADLINE_SECONDS + 60,
-            clock=clock,
-            entropy=SeededEntropy(f"{which} envelopes"),
-            report=lambda name, error: world.note(f"no reply of {name}: {error}"),
-        )
-        if sealed
-        else carrier
-    )
-    sums = MaskedSums(
-        plan=plan,
-        schema=found.fed.schema,
-        roster=roster_of(plan),
-        transport=transport,
-        key=KEY,
-        entropy=SeededEntropy(f"{which} sessions"),
-        watch=ignore,
-    )
-    try:
-        release = run_training(
-            plan=plan,
-            schema=found.fed.schema,
-            sums=sums,
-            key=KEY,
-            now=datetime.fromtimestamp(world.now, UTC),
-            watch=ignore,
-        )
-    except CoordinatorKilled:
-        world.note("the training is at its end: the coordinator is gone")
-        return "coordinator gone"
-    except FedscoreError as error:
-        world.note(f"the training ends: {error}")
-        if len(str(error)) < 30 or not str(error).endswith("."):
-            world.broken(f"an end that nobody understands: {error!r}")
-        _check_transcript(world, sums.transcript.content(), None)
-        return type(error).__name__
-    world.note(f"the training ends with release {load_release(release).digest}")
-    _check_transcript(world, sums.transcript.content(), release)
-    return "release"
-
-
-def _check_transcript(world: World, content: bytes, release: bytes | None) -> None:
-    """Audits a transcript: in these schedules everybody is honest."""
-    plan = world.shape.fed.plan
-    loaded = None if release is None else load_release(release)
-    if loaded is not None:
-        loaded.require_signed_by(plan.coordinator)
-    for finding in audit(content, world.shape.fed.schema, loaded).findings:
-        if finding.proven and finding.who not in world.rolled_back:
-            world.broken(f"the transcript proves against {finding.who}: {finding.what}")
 
 
 def _check_at_the_end(world: World, machine: Machine) -> None:
@@ -197,7 +123,7 @@ def _check_at_the_end(world: World, machine: Machine) -> None:
         world.observer.check_paid(machine, charged)
 
 
-def _plan_after(world: World) -> str:
+def _plan_after(world: World, office: Office) -> str:
     """Returns how another plan ended on the same states, everything being in order."""
     world.now = max(world.now, NOW + 2.0 * DAY + 60)
     world.coordinator_offset = 0.0
@@ -212,9 +138,14 @@ def _plan_after(world: World) -> str:
     for machine in world.machines.values():
         machine.down_for = 0
         world.start(machine)
-    ended = _train(world, world.shape.next_plan, sealed=True)
+    ended = office.train(world.shape.next_plan, sealed=True)
     if ended != "release" and not world.rolled_back:
         world.broken(f"the plan after it ends without a release: {ended}")
     for machine in world.machines.values():
         world.observer.check(machine)
     return ended
+
+
+def _new(directory: Path) -> Path:
+    directory.mkdir(mode=0o700)
+    return directory

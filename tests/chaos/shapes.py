@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from federation.card import Card
 from federation.plan import Plan
-from tests.federations import NOW, Federation, federation, identity_of, signed_plan
+from tests.federations import _SMALL, NOW, Federation, federation, identity_of, signed_plan
 
 _SHAPES: Final[tuple[dict[str, Any], ...]] = (
     {"institutions": 4, "people": 14, "quorum": 3, "spare_attempts": 2, "rounds": 2},
@@ -36,6 +36,7 @@ class Shape:
     fed: Federation
     next_plan: Plan
     cards: dict[str, Card]
+    schema_text: str
     identities: dict[str, Ed25519PrivateKey]
 
     @property
@@ -81,5 +82,6 @@ def shape(number: int) -> Shape:
             )
             for name, identity in institutions.items()
         },
+        schema_text=_SMALL.format(rows="one"),
         identities=institutions,
     )

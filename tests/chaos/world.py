@@ -8,7 +8,7 @@ from pathlib import Path
 
 from federation.messages import decode_reply, decode_request
 from tests.chaos.faults import POINT_OF, ROLLED_BACK, Fault, Kind, Point
-from tests.chaos.machine import LEDGER, RECORDS, Acknowledged, Killed, Machine, copy_state
+from tests.chaos.machine import GONE, LEDGER, RECORDS, Acknowledged, Killed, Machine, copy_state
 from tests.chaos.observer import Observer
 from tests.chaos.shapes import DAY, Shape
 from tests.federations import NOW
@@ -105,7 +105,7 @@ class World:
     def kill(self, machine: Machine) -> None:
         """Kills a process; it starts again after some messages to it were lost, or never."""
         machine.kill()
-        machine.down_for = self.chance.choice((0, 0, 1, 2, 4, 10**6))
+        machine.down_for = self.chance.choice((0, 0, 1, 2, 4, GONE))
 
     def reached(self, name: str, faults: list[Kind]) -> Machine:
         """Returns the machine that the next message to an institution reaches, after its faults."""
