@@ -1,7 +1,6 @@
 """The institution as a process: one daemon on one state, from start to a stop between messages."""
 
 import logging
-import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from clients.institution import Institution
 from clients.ledger import Ledger
 from clients.premises import Premises
 from clients.records import Records
+from clients.releases import Releases
 from federation.privacy.entropy import Entropy
 from federation.schema import Schema
 from federation.sealed import SealedHandler
@@ -67,32 +67,29 @@ def run_daemon(
             records=records,
             workspace=premises.snapshots,
             is_approved=lambda plan: decisions.of(plan).lets_in(configuration.approval),
+            keep_release=Releases(premises.releases).keep,
             clock=clock,
             noise_entropy=entropy,
             mask_entropy=entropy,
             log=_log.info,
         )
-        for plan in ledger.balance(configuration.policy.limits).open_plans:
-            _log.warning("plan %s... was entered before and is not taken up again", plan[:16])
-        try:
-            institution.prepare()
-            _log.info("ready, at ledger sequence %d", ledger.head()[0])
-            serve(
-                configuration.coordinator_address,
-                root_certificates=Path(configuration.root_certificates),
-                node_key=node_key,
-                handle=SealedHandler(
-                    institution.handle,
-                    institution=configuration.id,
-                    federation=configuration.federation,
-                    identity=identity,
-                    coordinator=configuration.policy.coordinator,
-                    clock=clock,
-                    entropy=entropy,
-                ),
-                idle=institution.rest,
-                stop=stop,
-            )
-        finally:
-            shutil.rmtree(premises.snapshots / "snapshot", ignore_errors=True)
+        institution.resume()
+        _log.info("ready, at ledger sequence %d", ledger.head()[0])
+        serve(
+            configuration.coordinator_address,
+            root_certificates=Path(configuration.root_certificates),
+            node_key=node_key,
+            handle=SealedHandler(
+                institution.handle,
+                institution=configuration.id,
+                federation=configuration.federation,
+                identity=identity,
+                coordinator=configuration.policy.coordinator,
+                clock=clock,
+                entropy=entropy,
+            ),
+            idle=institution.rest,
+            stop=stop,
+        )
+        institution.leave()
     _log.info("stopped")

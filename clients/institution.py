@@ -15,18 +15,18 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from clients.ledger import Ledger
-from clients.policy import Policy, consider, fits
-from clients.records import Records
+from clients.policy import Policy
+from clients.records import EnteredPlan, Records
 from clients.sessions import Sessions
 from clients.snapshot import Snapshot, take_snapshot
 from clients.taking import Taking
+from clients.weighing import Refused, Weighing
 from federation.canonical import Digest, public_key_of
 from federation.errors import (
     ConfigurationError,
     DataError,
     FedscoreError,
     LedgerCorrupt,
-    PrivacyError,
     ProtocolError,
 )
 from federation.messages import (
@@ -47,23 +47,14 @@ from federation.messages import (
     encode,
 )
 from federation.model.release import load_release
-from federation.plan import Plan, load_plan
+from federation.plan import Plan, load_plan, plan_toml
 from federation.population import Split
-from federation.pricing import PlanPrice, price_of
+from federation.pricing import PlanPrice
 from federation.privacy.entropy import Entropy
 from federation.privacy.units import Population
 from federation.schema import ROW_AS_KEY, Schema
 from federation.secure_aggregation.roster import Roster
 from federation.secure_aggregation.survivors import PeerFault, Reveal, Survivors
-
-
-class _Refused(Exception):  # noqa: N818  an answer, not an error: it becomes a `Refuse`
-    """Carries the code for the coordinator and the words for the institution's own log."""
-
-    def __init__(self, code: RefusalCode, why: str) -> None:
-        super().__init__(code, why)
-        self.code = code
-        self.why = why
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +88,13 @@ class Institution:
         records: Records,
         workspace: Path,
         is_approved: Callable[[Digest], bool],
+        keep_release: Callable[[bytes], None],
         clock: Callable[[], int],
         noise_entropy: Entropy,
         mask_entropy: Entropy,
         log: Callable[[str], None],
     ) -> None:
-        """Prepares an institution; nothing is read and nothing is written.
+        """Names what an institution is made of; then `resume` or `prepare` it.
 
         Args:
             identifier: as invitations name it.
@@ -118,7 +110,8 @@ class Institution:
             records: open; of this institution, as the ledger.
             workspace: existing private directory for snapshots.
             is_approved: whether this institution's people let it take part in the plan with this
-                digest; asked once all rules of the policy hold.
+                digest; asked once all rules of the policy hold, and again at every request.
+            keep_release: makes a release durable that the coordinator signed for a plan of ours.
             clock: whole seconds since 1970.
             noise_entropy: 32 fresh secret bytes a call, for noise.
             mask_entropy: 32 fresh secret bytes a call, for keys and masks.
@@ -127,7 +120,10 @@ class Institution:
         Raises:
             ConfigurationError: the roster names another key for this institution, or none.
             ProtocolError: the roster is not signed by the coordinator that the policy trusts.
+            LedgerCorrupt: the ledger is older than a head that we have signed.
         """
+        if (known := records.own_head()) is not None:
+            ledger.require_not_older_than(known[0], Digest(known[1]))
         roster.require_signed_by(policy.coordinator)
         if roster.key_of(identifier) != public_key_of(identity):
             raise ConfigurationError(
@@ -142,18 +138,29 @@ class Institution:
         self._not_held = not_held
         self._most_people = most_people
         self._split = split
-        self._policy = policy
         self._limits = policy.limits
         self._ledger = ledger
         self._records = records
         self._workspace = workspace
         self._is_approved = is_approved
+        self._keep_release = keep_release
         self._clock = clock
         self._noise_entropy = noise_entropy
         self._mask_entropy = mask_entropy
         self._log = log
         self._snapshot: Snapshot | None = None
         self._entered: _Entered | None = None
+        self._weighing = Weighing(
+            identifier=identifier,
+            key=public_key_of(identity),
+            roster=roster,
+            schema=schema,
+            split=split,
+            most_people=most_people,
+            policy=policy,
+            ledger=ledger,
+            records=records,
+        )
 
     def prepare(self) -> None:
         """Reads the table into a snapshot, for the next plan. Nobody but the owner hears of it.
@@ -188,12 +195,55 @@ class Institution:
             )
         self._snapshot = snapshot
 
+    def resume(self) -> None:
+        """Takes up again the plan that an earlier process had entered, else prepares for the next.
+
+        What that process was asked and paid for is known; its keys are gone, so that nothing it had
+        begun is ever completed: the coordinator begins a new session.
+
+        Raises:
+            DataError: as `prepare`.
+            LedgerCorrupt: the ledger cannot be trusted.
+        """
+        for digest in self._ledger.balance(self._limits).open_plans:
+            known = self._records.entered_plan(digest)
+            if known is None:
+                self._log(f"plan {digest[:16]}... stays reserved: nothing else is known of it")
+                continue
+            plan = load_plan(known.text)
+            if self._now() > plan.valid_until:
+                self._ledger.close_plan(digest)
+                self._records.end_plan(digest)
+                self._log(f"plan {plan.name} has expired without an end")
+                continue
+            try:
+                snapshot = Snapshot.open(self._workspace / "snapshot", self._schema)
+            except FedscoreError as error:
+                self._log(f"plan {plan.name} stays reserved and is not taken up again: {error}")
+                continue
+            if snapshot.digest != known.snapshot:
+                self._log(f"plan {plan.name} stays reserved: its snapshot is another one now")
+                continue
+            self._snapshot = snapshot
+            self._enter(plan, Digest(digest), snapshot)
+            self._log(f"takes plan {plan.name} ({digest[:16]}...) up again")
+        if self._entered is None:
+            self.prepare()
+
+    def leave(self) -> None:
+        """Deletes the snapshot unless a plan is under way, which a later process takes up again."""
+        if self._entered is None and self._snapshot is not None:
+            self._snapshot.delete()
+            self._snapshot = None
+
     def rest(self) -> None:
         """Ends a plan that has expired and prepares for the next: for times when nobody asks.
 
         Raises:
+            ConfigurationError: the ledger could not be written: it must be opened again.
             DataError: as `prepare`.
         """
+        self._ledger.head()
         self._end_expired()
         if self._entered is None and self._snapshot is None:
             self.prepare()
@@ -207,7 +257,7 @@ class Institution:
         peer = ""
         try:
             return self._replied(decode_request(data), data)
-        except _Refused as refused:
+        except Refused as refused:
             code, why = refused.code, refused.why
         except LedgerCorrupt:
             raise
@@ -264,28 +314,42 @@ class Institution:
 
     def _under_way(self) -> _Entered:
         if self._entered is None:
-            raise _Refused(RefusalCode.OUT_OF_ORDER, "we take part in no plan")
+            raise Refused(RefusalCode.OUT_OF_ORDER, "we take part in no plan")
         if self._now() > self._entered.plan.valid_until:
-            raise _Refused(RefusalCode.VALIDITY, "the plan has expired")
+            raise Refused(RefusalCode.VALIDITY, "the plan has expired")
+        self._require_approved(self._entered.taking.digest)
         return self._entered
+
+    def _require_approved(self, plan: Digest) -> None:
+        if not self._is_approved(plan):
+            raise Refused(RefusalCode.POLICY, f"plan {plan[:16]}... is not approved")
 
     # 1. Consider the plan: everything that can be refused, without the data; then reserve.
 
     def _consider(self, invite: Invite) -> Accept:
-        plan = self._checked(invite)
-        price = self._price(plan)
+        self._weighing.require_newest_ledger(invite)
+        plan, price = self._weighing.plan_in(invite, self._now())
         self._end_expired()
-        balance = self._ledger.balance(self._limits)
-        for rule in consider(plan, price, self._policy, balance):
-            if not rule.holds:
-                raise _Refused(rule.code, f"policy: {rule.text}")
         digest = plan.digest
-        if not self._is_approved(digest):
-            raise _Refused(RefusalCode.POLICY, f"plan {digest[:16]}... has not been approved")
+        is_entered = self._entered is not None and self._entered.taking.digest == digest
+        self._weighing.require_allowed(plan, price, is_reserved=is_entered)
+        self._require_approved(digest)
+        if not is_entered:
+            self._reserve(plan, digest, price)
+        sequence, head = self._ledger.head()
+        return Accept(plan=digest, ledger_sequence=sequence, ledger_head=head)
+
+    def _reserve(self, plan: Plan, digest: Digest, price: PlanPrice) -> None:
+        """Sets the price aside and enters the plan: each step durable before the next."""
         if self._entered is not None:
-            raise _Refused(RefusalCode.OUT_OF_ORDER, "another plan is under way")
+            raise Refused(RefusalCode.OUT_OF_ORDER, "another plan is under way")
         if self._snapshot is None:
-            raise _Refused(RefusalCode.UNAVAILABLE, "no snapshot has been prepared")
+            raise Refused(RefusalCode.UNAVAILABLE, "no snapshot has been prepared")
+        if self._ledger.knows(digest):
+            raise Refused(RefusalCode.PRICE, "the plan was entered before, and has ended here")
+        self._records.enter_plan(
+            digest, EnteredPlan(text=plan_toml(plan), snapshot=self._snapshot.digest)
+        )
         self._ledger.reserve(
             digest,
             price.price,
@@ -293,12 +357,12 @@ class Institution:
             split=plan.people.split.digest,
             limits=self._limits,
         )
+        self._enter(plan, digest, self._snapshot)
+        self._log(f"takes part in plan {plan.name} ({digest[:16]}...)")
+
+    def _enter(self, plan: Plan, digest: Digest, snapshot: Snapshot) -> None:
         taking = Taking(
-            plan=plan,
-            digest=digest,
-            schema=self._schema,
-            snapshot=self._snapshot,
-            ledger=self._ledger,
+            plan=plan, digest=digest, schema=self._schema, snapshot=snapshot, ledger=self._ledger
         )
         sessions = Sessions(
             identifier=self.identifier,
@@ -311,34 +375,6 @@ class Institution:
             log=self._log,
         )
         self._entered = _Entered(taking=taking, sessions=sessions)
-        self._log(f"takes part in plan {plan.name} ({digest[:16]}...)")
-        sequence, head = self._ledger.head()
-        return Accept(plan=digest, ledger_sequence=sequence, ledger_head=head)
-
-    def _price(self, plan: Plan) -> PlanPrice:
-        try:
-            return price_of(plan, self._schema)
-        except PrivacyError as error:
-            raise _Refused(RefusalCode.PRICE, str(error)) from error
-
-    def _checked(self, invite: Invite) -> Plan:
-        try:
-            plan = load_plan(invite.plan)
-            plan.require_signed()
-        except FedscoreError as error:
-            raise _Refused(RefusalCode.SIGNATURE, str(error)) from error
-        for rule in fits(
-            plan,
-            identifier=self.identifier,
-            schema=self._schema,
-            roster=self._roster,
-            split=self._split,
-            most_people=self._most_people,
-            now=self._now(),
-        ):
-            if not rule.holds:
-                raise _Refused(rule.code, f"not so: {rule.text}")
-        return plan
 
     # 2. Close the plan: what was never answered returns to the budget, the snapshot goes.
 
@@ -346,7 +382,7 @@ class Institution:
         entered = self._entered
         if entered is not None and entered.taking.digest == request.plan:
             self._draw_last_coin(request, entered.sessions)
-            self._log(_said_of(request.release, entered.taking))
+            self._take_release(request.release, entered.taking)
             self._end(entered)
         elif self._ledger.knows(request.plan):
             # after a restart: nothing more will be answered, so what is left may return
@@ -364,6 +400,23 @@ class Institution:
         except (FedscoreError, OSError) as error:
             self._log(f"the last attempt was not audited: {error}")
 
+    def _take_release(self, release: bytes, taking: Taking) -> None:
+        """Keeps the release if the coordinator signed it for this plan; the log says so or not."""
+        name = taking.plan.name
+        if not release:
+            self._log(f"plan {name} ended without a release")
+            return
+        try:
+            found = load_release(release)
+            found.require_signed_by(taking.plan.coordinator)
+            if found.plan != taking.digest:
+                raise ProtocolError("it names another plan")
+        except FedscoreError as error:
+            self._log(f"the release of plan {name} is not trusted: {error}")
+            return
+        self._keep_release(release)
+        self._log(f"plan {name} ended with release {found.digest[:16]}..., signature valid")
+
     def _end_expired(self) -> None:
         if self._entered is not None and self._now() > self._entered.plan.valid_until:
             self._log(f"plan {self._entered.plan.name} has expired without an end")
@@ -377,18 +430,3 @@ class Institution:
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
-
-
-def _said_of(release: bytes, taking: Taking) -> str:
-    """Returns what the institution's log says of the release it was given."""
-    plan = taking.plan
-    if not release:
-        return f"plan {plan.name} ended without a release"
-    try:
-        found = load_release(release)
-        found.require_signed_by(plan.coordinator)
-    except FedscoreError as error:
-        return f"the release of plan {plan.name} is not trusted: {error}"
-    if found.plan != taking.digest:
-        return f"the release of plan {plan.name} is not trusted: it names another plan"
-    return f"plan {plan.name} ended with release {found.digest[:16]}..., signature valid"

@@ -40,6 +40,11 @@ class Premises:
         return self.directory / "decisions"
 
     @property
+    def releases(self) -> Path:
+        """The scorecards that came of its plans, numbered."""
+        return self.directory / "releases"
+
+    @property
     def snapshots(self) -> Path:
         """Its table in codes, while a plan is awaited or under way."""
         return self.directory / "snapshots"

@@ -1,25 +1,36 @@
-"""What an institution has said in sessions, durable before it leaves.
+"""What an institution has entered and said, durable before it leaves.
 
 For every attempt: that it was seen, and each thing said about it with the bytes that were sent. So
 a repeated request gets the identical bytes, another one a refusal, also after a crash; and no
-session and no attempt begins twice. Beside them the highest ledger sequence each peer signed: a
-peer whose sequence does not grow has gone back to an older ledger.
+session and no attempt begins twice. Beside them the plan that is under way, which a restarted
+process takes up again; the highest ledger sequence each peer signed, for a peer whose sequence does
+not grow has gone back to an older ledger; and the same of ourselves, with its head.
 """
 
 import sqlite3
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from clients.ledger_file import CAREFUL, DURABLE, connect, errors_of, lock, set_pragmas
 from federation.canonical import hash_of
 from federation.errors import ProtocolError
 
 _TABLES: Final = """
+CREATE TABLE IF NOT EXISTS plan (
+    digest TEXT PRIMARY KEY,
+    text TEXT NOT NULL,
+    snapshot TEXT NOT NULL
+) STRICT;
 CREATE TABLE IF NOT EXISTS session (
     id BLOB PRIMARY KEY,
     plan TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS joined (
+    session BLOB PRIMARY KEY REFERENCES session (id),
+    request BLOB NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS attempt (
     context BLOB PRIMARY KEY,
@@ -39,6 +50,11 @@ CREATE TABLE IF NOT EXISTS peer (
     institution TEXT PRIMARY KEY,
     sequence INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS own_head (
+    place INTEGER PRIMARY KEY CHECK (place = 0),
+    sequence INTEGER NOT NULL,
+    head TEXT NOT NULL
+) STRICT;
 CREATE TRIGGER IF NOT EXISTS a_release_or_a_vote_is_the_last_word BEFORE INSERT ON said
 WHEN EXISTS (SELECT 1 FROM said WHERE context = NEW.context AND what IN ('released', 'abort'))
 BEGIN SELECT RAISE(ABORT, 'what was released or given up is over'); END;
@@ -50,10 +66,44 @@ BEGIN SELECT RAISE(ABORT, 'the ledger of a peer has not grown'); END;
 """
 _LINKED: Final = (("foreign_keys", "ON", 1),)
 
+_OWN_HEAD: Final = (
+    "INSERT INTO own_head (place, sequence, head) VALUES (0, ?, ?) "
+    "ON CONFLICT (place) DO UPDATE SET sequence = excluded.sequence, head = excluded.head "
+    "WHERE excluded.sequence > own_head.sequence"
+)
+
 UPLOAD: Final = "upload"
 SET: Final = "set"
 RELEASED: Final = "released"
 ABORT: Final = "abort"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnteredPlan:
+    """A plan that was entered.
+
+    Attributes:
+        text: its TOML, as the coordinator signed it.
+        snapshot: digest of the snapshot that answers it.
+    """
+
+    text: str
+    snapshot: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotedAttempt:
+    """An attempt that was seen.
+
+    Attributes:
+        session: in which.
+        round: of the protocol.
+        number: of the attempt.
+    """
+
+    session: bytes
+    round: int
+    number: int
 
 
 class Records:
@@ -79,6 +129,24 @@ class Records:
             self._connection.executescript(_TABLES)
             self._resources = resources.pop_all()
 
+    def enter_plan(self, digest: str, entered: EnteredPlan) -> None:
+        """Notes a plan that is about to be reserved, durably."""
+        self._write(
+            [
+                (
+                    "INSERT INTO plan (digest, text, snapshot) VALUES (?, ?, ?) ON CONFLICT "
+                    "(digest) DO UPDATE SET text = excluded.text, snapshot = excluded.snapshot",
+                    (digest, entered.text, entered.snapshot),
+                )
+            ],
+            refused="The plan cannot be noted.",
+        )
+
+    def entered_plan(self, digest: str) -> EnteredPlan | None:
+        """Returns a plan that was entered and has not ended, None if it is not known."""
+        row = self._row("SELECT text, snapshot FROM plan WHERE digest = ?", digest)
+        return None if row is None else EnteredPlan(text=str(row[0]), snapshot=str(row[1]))
+
     def begin_session(self, session: bytes, plan: str) -> None:
         """Notes a session, durably.
 
@@ -89,6 +157,31 @@ class Records:
             [("INSERT INTO session (id, plan) VALUES (?, ?)", (session, plan))],
             refused="This session was begun before.",
         )
+
+    def join_session(self, session: bytes, request: bytes) -> None:
+        """Notes with whom a session was joined, durably.
+
+        Args:
+            session: that was begun.
+            request: the encoded request that named them.
+
+        Raises:
+            ProtocolError: it was joined before, or never begun.
+        """
+        self._write(
+            [("INSERT INTO joined (session, request) VALUES (?, ?)", (session, request))],
+            refused="This session was joined before.",
+        )
+
+    def joined(self, session: bytes, plan: str) -> bytes | None:
+        """Returns the request by which a session of a plan was joined, None if none was."""
+        row = self._row(
+            "SELECT request FROM joined JOIN session ON joined.session = session.id "
+            "WHERE session.id = ? AND session.plan = ?",
+            session,
+            plan,
+        )
+        return None if row is None else bytes(row[0])
 
     def begin_attempt(self, context: bytes, *, session: bytes, round_: int, number: int) -> None:
         """Notes an attempt, durably.
@@ -106,6 +199,13 @@ class Records:
             refused="This attempt was opened before.",
         )
 
+    def attempt(self, context: bytes) -> NotedAttempt | None:
+        """Returns an attempt that was seen, None if it was not."""
+        row = self._row("SELECT session, round, number FROM attempt WHERE context = ?", context)
+        if row is None:
+            return None
+        return NotedAttempt(session=bytes(row[0]), round=int(row[1]), number=int(row[2]))
+
     def say(
         self,
         what: str,
@@ -114,8 +214,9 @@ class Records:
         request: bytes,
         reply: bytes,
         peers: dict[str, int] | None = None,
+        own_head: tuple[int, str] | None = None,
     ) -> None:
-        """Notes what is about to be said, and the sequences that peers signed, durably.
+        """Notes what is about to be said, and the ledger heads signed with it, durably.
 
         Args:
             what: UPLOAD, SET, RELEASED or ABORT, each at most once for a context.
@@ -123,6 +224,7 @@ class Records:
             request: the bytes that are answered.
             reply: the bytes that will be sent.
             peers: ledger sequence of each peer.
+            own_head: sequence and head of our own ledger, if they are said.
 
         Raises:
             ProtocolError: it was said before, or rules out what was said before; or a peer's
@@ -142,23 +244,28 @@ class Records:
             )
             for institution, sequence in (peers or {}).items()
         ]
+        if own_head is not None:
+            statements.append((_OWN_HEAD, own_head))
         self._write(statements, refused="This attempt was answered in another way before.")
 
     def reply_to(self, request: bytes) -> bytes | None:
         """Returns what was said to the very same request, None if nothing was."""
-        with errors_of(self._path):
-            row = self._connection.execute(
-                "SELECT reply FROM said WHERE request = ?", (_digest(request),)
-            ).fetchone()
+        row = self._row("SELECT reply FROM said WHERE request = ?", _digest(request))
         return None if row is None else bytes(row[0])
 
     def sequence_of(self, institution: str) -> int:
         """Returns the highest ledger sequence that a peer has signed, 0 if none."""
-        with errors_of(self._path):
-            row = self._connection.execute(
-                "SELECT sequence FROM peer WHERE institution = ?", (institution,)
-            ).fetchone()
+        row = self._row("SELECT sequence FROM peer WHERE institution = ?", institution)
         return 0 if row is None else int(row[0])
+
+    def note_own_head(self, sequence: int, head: str) -> None:
+        """Notes a head of our own ledger that a header of ours has named, durably."""
+        self._write([(_OWN_HEAD, (sequence, head))], refused="The head cannot be noted.")
+
+    def own_head(self) -> tuple[int, str] | None:
+        """Returns the latest head of our own ledger that we are known to have signed."""
+        row = self._row("SELECT sequence, head FROM own_head")
+        return None if row is None else (int(row[0]), str(row[1]))
 
     def end_plan(self, plan: str) -> None:
         """Forgets what was said in a plan that has ended; its sessions and attempts stay noted."""
@@ -168,10 +275,20 @@ class Records:
                     "DELETE FROM said WHERE context IN (SELECT context FROM attempt "
                     "JOIN session ON attempt.session = session.id WHERE plan = ?)",
                     (plan,),
-                )
+                ),
+                (
+                    "DELETE FROM joined WHERE session IN (SELECT id FROM session WHERE plan = ?)",
+                    (plan,),
+                ),
+                ("DELETE FROM plan WHERE digest = ?", (plan,)),
             ],
             refused="The plan's records cannot be cleared.",
         )
+
+    def _row(self, query: str, *values: object) -> tuple[Any, ...] | None:
+        with errors_of(self._path):
+            found: tuple[Any, ...] | None = self._connection.execute(query, values).fetchone()
+        return found
 
     def _write(self, statements: list[tuple[str, tuple[object, ...]]], *, refused: str) -> None:
         with errors_of(self._path):

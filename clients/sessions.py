@@ -1,7 +1,9 @@
 """The institution within a session: announce, join, answer attempts, release, vote, audit.
 
-Keys live in memory only. What is said is noted durably before it leaves (`clients.records`), and
-its order is decided by `federation.secure_aggregation.attempt`.
+Keys live in memory only: a process that ends takes with it what could open its attempts, and the
+next one joins a new session. What is said is noted durably before it leaves (`clients.records`),
+and its order is decided by `federation.secure_aggregation.attempt`; so a later process may still
+vote that an attempt be given up, and take its charge back on enough votes.
 """
 
 from collections.abc import Callable
@@ -10,10 +12,11 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from clients import audit
+from clients.ledger import Head
 from clients.records import ABORT, RELEASED, SET, UPLOAD, Records
 from clients.taking import Attempt, Taking
 from federation import canonical, door
-from federation.asking import OPEN_LABEL, Asking, asking
+from federation.asking import OPEN_LABEL, Asking, asking, question_at
 from federation.errors import ConfigurationError, PrivacyError, ProtocolError
 from federation.messages import (
     Abort,
@@ -28,6 +31,7 @@ from federation.messages import (
     Reply,
     Request,
     Voted,
+    decode_request,
     encode,
 )
 from federation.privacy.entropy import Entropy
@@ -42,6 +46,7 @@ from federation.secure_aggregation.attempt import (
 from federation.secure_aggregation.roster import Roster
 from federation.secure_aggregation.session import (
     Announcing,
+    Group,
     Session,
     Terms,
     announce,
@@ -126,20 +131,23 @@ class Sessions:
         """
         if request.plan != self._taking.digest:
             raise ProtocolError("We do not take part in this plan.")
-        participation = self._taking.plan.participation
-        terms = Terms(
-            session=request.session,
-            plan=self._taking.digest,
-            roster=self._roster,
-            threshold=participation.threshold,
-            quorum=participation.quorum,
-        )
         self._records.begin_session(request.session, request.plan)
+        terms = self._terms(request.session)
         self._announcing = announce(
             terms, self._identifier, identity=self._identity, session_key=self._mask_entropy()
         )
         self._session, self._attempt = None, None
         return Begun(session=request.session, announcement=self._announcing.announcement)
+
+    def _terms(self, session: bytes) -> Terms:
+        participation = self._taking.plan.participation
+        return Terms(
+            session=session,
+            plan=self._taking.digest,
+            roster=self._roster.among(participation.invited),
+            threshold=participation.threshold,
+            quorum=participation.quorum,
+        )
 
     def join(self, request: Join) -> Joined:
         """Returns once we share a secret with each member.
@@ -150,10 +158,9 @@ class Sessions:
         announcing = self._announcing
         if announcing is None or announcing.terms.session != request.session:
             raise ProtocolError("We have not announced a key for this session.")
-        invited = set(self._taking.plan.participation.invited)
-        if not {one.institution for one in request.announcements} <= invited:
-            raise ProtocolError("Somebody whom the plan does not invite announced a key.")
-        self._session = join(announcing, request.announcements)
+        session = join(announcing, request.announcements)
+        self._records.join_session(request.session, encode(request))
+        self._session = session
         self._announcing = None  # the key is not needed any more
         return Joined(session=request.session)
 
@@ -207,7 +214,7 @@ class Sessions:
             ledger_head=head,
             identity=self._identity,
         )
-        self._say(UPLOAD, request, upload, found.context)
+        self._say(UPLOAD, request, upload, found.context, own_head=(sequence, head))
         self._attempt = _Attempt(
             asking=found,
             paid=paid,
@@ -247,10 +254,10 @@ class Sessions:
         signature = sign_set(found, self._identity)
         if isinstance(standing, Signed):
             reply: Reply = SetSigned(context=request.context, signature=signature)
-            self._say(SET, request, reply, request.context, peers)
+            self._say(SET, request, reply, request.context, peers=peers)
         else:
             reply = reveal(found, signature)
-            self._say(RELEASED, request, reply, request.context, peers)
+            self._say(RELEASED, request, reply, request.context, peers=peers)
         attempt.standing, attempt.checked = standing, found
         attempt.set_signature = signature
         return reply
@@ -288,24 +295,29 @@ class Sessions:
         """Returns our vote that the attempt be given up.
 
         Raises:
-            ProtocolError: not the attempt under way, or we have released something for it.
+            ProtocolError: not an attempt of this plan, or we have released something for it.
         """
-        attempt = self._current(request.context)
-        standing = on_abort(attempt.standing)
+        attempt = self._attempt
+        is_current = attempt is not None and attempt.asking.context == request.context
+        if attempt is not None and is_current:
+            standing = on_abort(attempt.standing)
+        else:
+            self._noted(request.context)
         signature = canonical.sign(self._identity, ABORT_LABEL, abort_body(request.context))
         reply = Voted(context=request.context, signature=bytes.fromhex(signature))
-        self._say(ABORT, request, reply, request.context)
-        attempt.standing = standing
+        self._say(ABORT, request, reply, request.context)  # refuses after a release
+        if attempt is not None and is_current:
+            attempt.standing = standing
         return reply
 
     def refund(self, request: Refund) -> Noted:
         """Takes the charge of an attempt back on proof that it was never opened.
 
         Raises:
-            ProtocolError: not the attempt under way, or too few valid votes.
+            ProtocolError: not an attempt of this plan, or too few valid votes.
+            PrivacyError: it was not paid.
         """
-        attempt = self._current(request.context)
-        group = attempt.sharing.masking.session.group
+        paid, group = self._noted(request.context)
         voters = group.signed_by(
             request.voters, request.votes, ABORT_LABEL, abort_body(request.context)
         )
@@ -313,10 +325,32 @@ class Sessions:
             raise ProtocolError(
                 f"{voters} votes are fewer than the threshold {group.terms.threshold}."
             )
-        self._taking.refund(attempt.paid)
-        self._attempt = None
-        self._log(f"{_named(attempt.paid)} was given up and refunded")
+        if self._taking.is_refunded(paid):
+            return Noted(context=request.context)
+        self._taking.refund(paid)
+        if self._attempt is not None and self._attempt.asking.context == request.context:
+            self._attempt = None
+        self._log(f"{_named(paid)} was given up and refunded")
         return Noted(context=request.context)
+
+    def _noted(self, context: bytes) -> tuple[Attempt, Group]:
+        """Returns an attempt that was seen in this plan, also by an earlier process.
+
+        Raises:
+            ProtocolError: none was, in a session that we had joined.
+        """
+        noted = self._records.attempt(context)
+        if noted is None:
+            raise ProtocolError("We have not seen this attempt.")
+        joined = self._records.joined(noted.session, self._taking.digest)
+        if joined is None:
+            raise ProtocolError("This attempt is not of the plan that is under way.")
+        request = decode_request(joined)
+        if not isinstance(request, Join):
+            raise ProtocolError("What is noted of this session is no joining.")
+        question, round_ = question_at(self._taking.plan, noted.round)
+        group = Group.of(self._terms(noted.session), request.announcements)
+        return (question, round_, noted.number), group
 
     # 4. The audit coin: is this attempt looked at again, inside this institution?
 
@@ -351,10 +385,17 @@ class Sessions:
         request: Request,
         reply: Reply,
         context: bytes,
+        *,
         peers: dict[str, int] | None = None,
+        own_head: Head | None = None,
     ) -> None:
         self._records.say(
-            what, context=context, request=encode(request), reply=encode(reply), peers=peers
+            what,
+            context=context,
+            request=encode(request),
+            reply=encode(reply),
+            peers=peers,
+            own_head=own_head,
         )
 
 

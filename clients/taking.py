@@ -32,8 +32,17 @@ class Taking:
     schema: Schema
     snapshot: Snapshot
     ledger: Ledger
-    _paid: dict[Attempt, bool] = field(default_factory=dict)
-    """Every attempt that was paid; False once it was refunded."""
+    _paid: dict[Attempt, bool] = field(init=False)
+    """Every attempt that was paid, also by an earlier process; False once it was refunded."""
+
+    def __post_init__(self) -> None:
+        self._paid = {}
+        for recorded in self.ledger.entries():
+            match recorded.entry:
+                case Spent(plan=self.digest) as spent:
+                    self._paid[Question(spent.question), spent.round, spent.attempt] = True
+                case Refunded(plan=self.digest) as back:
+                    self._paid[Question(back.question), back.round, back.attempt] = False
 
     def pay(self, attempt: Attempt, query: BoundedSum) -> Head:
         """Charges one attempt and returns the ledger's new head; only then is it answered.
@@ -81,6 +90,10 @@ class Taking:
                 raise ProtocolError("All attempts of the plan are used up.")
         elif any(paid for key, paid in self._paid.items() if key[0] is question):
             raise ProtocolError("This question is asked once; its attempt was not given up.")
+
+    def is_refunded(self, attempt: Attempt) -> bool:
+        """Returns whether the charge of an attempt was taken back before."""
+        return self._paid.get(attempt) is False
 
     def refund(self, attempt: Attempt) -> None:
         """Takes the charge of an attempt back. Only on proof that it was never opened.

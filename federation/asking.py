@@ -101,6 +101,21 @@ def position_of(plan: Plan, question: Question, round_: int) -> int:
     }[question]
 
 
+def question_at(plan: Plan, position: int) -> tuple[Question, int]:
+    """Returns the question and its round that have this position: the inverse of `position_of`.
+
+    Raises:
+        ConfigurationError: the plan does not have it.
+    """
+    if not 0 <= position <= plan.rounds + 1:
+        raise ConfigurationError("There is no such round in the plan.")
+    if position == 0:
+        return Question.BINS, 0
+    if position == plan.rounds + 1:
+        return Question.EVALUATION, 0
+    return Question.STEP, position - 1
+
+
 def sum_for(
     plan: Plan, schema: Schema, question: Question, card: AdditiveCard | None
 ) -> BoundedSum:

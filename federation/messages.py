@@ -17,7 +17,7 @@ from federation.model.scorecard import AdditiveCard
 from federation.query import Question
 from federation.secure_aggregation.session import Announcement
 from federation.secure_aggregation.survivors import Reveal, Revealed, SetSigned, Survivors
-from federation.secure_aggregation.upload import Upload
+from federation.secure_aggregation.upload import Header, Upload
 
 LARGEST_MESSAGE: Final = 2**28
 
@@ -36,14 +36,29 @@ class RefusalCode(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
+class SeenHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The latest header that an institution is known to have signed.
+
+    Attributes:
+        context: of the attempt that it was signed for.
+        header: of that institution's upload.
+    """
+
+    context: bytes
+    header: Header
+
+
 class Invite(Message, frozen=True, kw_only=True):
     """Coordinator: here is a signed plan; will you take part?
 
     Attributes:
         plan: the plan's TOML, as `federation.plan.plan_toml` writes it.
+        seen: the receiver's own, so that it finds out if it runs on an old copy of its ledger; None
+            if none is known.
     """
 
     plan: str
+    seen: SeenHeader | None = None
 
 
 class Begin(Message, frozen=True, kw_only=True):

@@ -71,7 +71,10 @@ class SealedTransport:
         self._report = report
 
     def exchange(self, requests: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        """Returns the replies that came in time and are their institutions' own."""
+        """Returns the replies that came in time and are their institutions' own.
+
+        Whoever has no card is not reached, and so does not answer.
+        """
         expires_at = int(self._clock()) + self._validity_seconds
         asked = {
             name: seal_request(
@@ -82,13 +85,14 @@ class SealedTransport:
                 entropy=self._entropy,
             )
             for name, message in requests.items()
+            if name in self._cards
         }
         carried = self._carrier.exchange({name: one.envelope for name, one in asked.items()})
         replies = {}
-        for name in requests:
+        for name, one in asked.items():
             if name in carried:
                 try:
-                    replies[name] = open_reply(carried[name], asked[name])
+                    replies[name] = open_reply(carried[name], one)
                 except ProtocolError as error:
                     self._report(name, error)
         return replies

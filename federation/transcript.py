@@ -4,6 +4,7 @@ One JSON object a line. It holds what was signed and what was opened; masked sum
 are never in it.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Final
 
 import msgspec
@@ -59,8 +60,24 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     what: str
 
 
+class Asked(_Line, frozen=True, kw_only=True):
+    """An attempt is about to be made: written before anybody is asked, so that a crash shows.
+
+    Attributes:
+        question: of the plan.
+        round: of the question.
+        attempt: from 0.
+        signature: the coordinator's, of the context.
+    """
+
+    question: Question
+    round: int
+    attempt: int
+    signature: str
+
+
 class Attempted(_Line, frozen=True, kw_only=True):
-    """One attempt, from its opening to its total or its end.
+    """What became of the attempt that was asked just before: its total, or how it ended.
 
     Attributes:
         question: of the plan.
@@ -109,21 +126,40 @@ class Ended(_Line, frozen=True, kw_only=True):
     signature: str
 
 
-Line = Planned | Joint | Attempted | Ended
+Line = Planned | Joint | Asked | Attempted | Ended
 
 _lines: Final[msgspec.json.Decoder[Line]] = msgspec.json.Decoder(Line)
 
 
 class Transcript:
-    """The lines so far; grows while a training runs."""
+    """The lines so far; grows while a training runs, and tells how far it came if it was cut."""
 
-    def __init__(self) -> None:
-        """Starts empty."""
-        self._lines: list[bytes] = []
+    def __init__(
+        self, content: bytes = b"", *, append: Callable[[bytes], None] = lambda _: None
+    ) -> None:
+        """Starts with the whole lines of an earlier process, or empty.
+
+        Args:
+            content: whole lines, each with its line feed.
+            append: makes one more line durable, before anything follows from it.
+
+        Raises:
+            msgspec.DecodeError: a line is none.
+        """
+        self._lines = content.split(b"\n")[:-1]
+        self._append = append
+        for line in self._lines:
+            read_line(line)
+
+    def lines(self) -> tuple[Line, ...]:
+        """Returns what was written."""
+        return tuple(read_line(line) for line in self._lines)
 
     def write(self, line: Line) -> None:
-        """Adds a line."""
-        self._lines.append(msgspec.json.encode(line, order="deterministic"))
+        """Adds a line, durably."""
+        encoded = msgspec.json.encode(line, order="deterministic")
+        self._append(encoded + b"\n")
+        self._lines.append(encoded)
 
     def end(self, release: str, key: Ed25519PrivateKey) -> None:
         """Adds the last line, signed."""

@@ -36,6 +36,7 @@ from federation.secure_aggregation.survivors import (
 from federation.secure_aggregation.upload import HEADER_LABEL, commitment_to
 from federation.transcript import (
     TRANSCRIPT_LABEL,
+    Asked,
     Attempted,
     Ended,
     Joint,
@@ -112,6 +113,8 @@ def audit(content: bytes, schema: Schema | None, release: Release | None) -> Aud
             reading.blame(COORDINATOR, "a line that does not belong here")
         elif isinstance(line, Joint):
             reading.join(line)
+        elif isinstance(line, Asked):
+            reading.ask(line)
         elif isinstance(line, Attempted):
             reading.attempt(line)
         else:
@@ -130,6 +133,7 @@ class _Reading:
     roster: Roster
     schema: Schema | None
     line: int = 1
+    asked: Asked | None = None
     group: Group | None = None
     fit: CardFit | None = None
     attempts: int = 0
@@ -167,6 +171,7 @@ class _Reading:
         self._holds(lambda: self.roster.require_signed_by(coordinator), COORDINATOR, "the roster")
 
     def join(self, line: Joint) -> None:
+        self._require_told()
         self.group = None
         if line.session in self.sessions:
             self.blame(COORDINATOR, "a session that was begun before")
@@ -175,7 +180,7 @@ class _Reading:
             terms = Terms(
                 session=line.session,
                 plan=self.plan.digest,
-                roster=self.roster,
+                roster=self.roster.among(self.plan.participation.invited),
                 threshold=self.plan.participation.threshold,
                 quorum=self.plan.participation.quorum,
             )
@@ -183,8 +188,25 @@ class _Reading:
         except ProtocolError as error:
             self.blame(COORDINATOR, f"the session: {error}")
 
+    def ask(self, line: Asked) -> None:
+        self._require_told()
+        self.asked = line
+
+    def _require_told(self) -> None:
+        if self.asked is not None:
+            self.blame(COORDINATOR, "it is not told what became of an attempt that was asked")
+        self.asked = None
+
     def attempt(self, line: Attempted) -> None:
         self.attempts += 1
+        asked, self.asked = self.asked, None
+        if asked is None or (asked.question, asked.round, asked.attempt, asked.signature) != (
+            line.question,
+            line.round,
+            line.attempt,
+            line.signature,
+        ):
+            self.blame(COORDINATOR, "an attempt that is not the one asked just before")
         try:
             self._attempt(line)
         except FedscoreError as error:
@@ -319,6 +341,7 @@ class _Reading:
         return self.fit.in_points(self.plan.scale)
 
     def end(self, line: Ended, before: list[bytes], release: Release | None) -> None:
+        self._require_told()
         self._holds(
             lambda: canonical.verify(
                 self.plan.coordinator,

@@ -8,27 +8,13 @@ from typing import Final
 
 from federation.errors import ProtocolError
 from federation.model.release import load_release
-from federation.plan import Plan, plan_toml
+from federation.plan import Plan
 from federation.schema import Schema
 from federation.sealed import SealedTransport
-from federation.secure_aggregation.roster import roster_toml
-from fedscore import files
-from fedscore.coordinator_files import (
-    AUTHORITY,
-    CARRIER,
-    SERVER,
-    SERVER_KEY,
-    Office,
-    new_training,
-)
+from fedscore.coordinator_files import AUTHORITY, CARRIER, SERVER, SERVER_KEY, Office
 from fedscore.machine import system_clock, system_entropy
-from fedscore.progress import Step, Training
-from fedscore.simulation import (
-    PLAN_FILE,
-    RELEASE_FILE,
-    ROSTER_FILE,
-    TRANSCRIPT_FILE,
-)
+from fedscore.progress import Step, Trained
+from fedscore.trainings import Training, Trainings
 from server.admission import cards_of_invited
 from server.flower_driver import FlowerTransport
 from server.rounds import MaskedSums
@@ -41,27 +27,32 @@ _log = logging.getLogger(__name__)
 
 def run_over_flower(
     office: Office,
-    plan: Plan,
-    schema: Schema,
+    trainings: Trainings,
+    training: Training,
     *,
     deadline_seconds: float,
+    give_up: bool,
     watch: Callable[[Progress], None],
-) -> Training:
-    """Runs one plan with institutions that are processes of their own.
+) -> Trained:
+    """Runs a training to its end with institutions that are processes of their own.
 
     Args:
         office: the coordinator's.
-        plan: signed by it.
-        schema: that the plan names.
+        trainings: all of its trainings; the lock is held.
+        training: new, or one that an earlier process began.
         deadline_seconds: after which an institution counts as silent.
+        give_up: only end it, so that what institutions have reserved returns to their budgets.
         watch: told about progress.
 
     Raises:
-        ConfigurationError: somebody invited is not admitted, or the SuperLink does not start.
-        FedscoreError: whatever stopped the training; the transcript of it is kept.
+        ConfigurationError: somebody invited is not admitted (any more) and too few are left, or the
+            SuperLink does not start.
+        FedscoreError: whatever stopped the training; how far it came is kept.
     """
+    plan, schema = training.plan(), training.schema()
     plan.require_signed()
-    cards = cards_of_invited(plan, office.roster, office.cards)
+    has_begun = training.past().group is not None
+    cards = cards_of_invited(plan, office.roster, office.cards, has_begun=has_begun)
     own = office.directory
     steps: list[Step] = []
 
@@ -69,6 +60,7 @@ def run_over_flower(
         _log.warning("a reply of %s was not opened: %s", name, error)
 
     with (
+        training.transcript() as transcript,
         SuperLink(
             own / CARRIER,
             host=office.settings.host,
@@ -84,9 +76,6 @@ def run_over_flower(
             deadline_seconds=deadline_seconds,
         ) as carrier,
     ):
-        directory = new_training(office)
-        files.write_private(directory / PLAN_FILE, plan_toml(plan).encode())
-        files.write_private(directory / ROSTER_FILE, roster_toml(office.roster).encode())
         started = latest = time.monotonic()
 
         def timed(progress: Progress) -> None:
@@ -106,7 +95,7 @@ def run_over_flower(
         sums = MaskedSums(
             plan=plan,
             schema=schema,
-            roster=office.roster,
+            roster=training.roster(),
             transport=SealedTransport(
                 carrier=carrier,
                 cards=cards,
@@ -118,23 +107,41 @@ def run_over_flower(
             ),
             key=office.key,
             entropy=system_entropy,
+            transcript=transcript,
+            seen=trainings.seen_before(training, plan.participation.invited),
+            keep_release=training.keep_release,
             watch=timed,
         )
-        try:
-            release = run_training(
-                plan=plan,
-                schema=schema,
-                sums=sums,
-                key=office.key,
-                now=datetime.fromtimestamp(system_clock(), UTC),
-                watch=timed,
-            )
-            files.write_private(directory / RELEASE_FILE, release)
-        finally:
-            files.write_private(directory / TRANSCRIPT_FILE, sums.transcript.content())
-    return Training(
-        directory=str(directory),
-        release=load_release(release).digest,
+        release = _released(office, training, sums, plan, schema, give_up=give_up, watch=timed)
+    return Trained(
+        directory=str(training.directory),
+        release=load_release(release).digest if release else "",
         seconds=time.monotonic() - started,
         steps=tuple(steps),
+    )
+
+
+def _released(
+    office: Office,
+    training: Training,
+    sums: MaskedSums,
+    plan: Plan,
+    schema: Schema,
+    *,
+    give_up: bool,
+    watch: Callable[[Progress], None],
+) -> bytes:
+    """Returns the release; everybody has heard of it, or that there is none."""
+    known = training.release()
+    if known is not None or give_up:
+        with sums:
+            sums.close(release=known or b"")
+        return known or b""
+    return run_training(
+        plan=plan,
+        schema=schema,
+        sums=sums,
+        key=office.key,
+        now=datetime.fromtimestamp(system_clock(), UTC),
+        watch=watch,
     )

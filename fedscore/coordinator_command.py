@@ -1,13 +1,17 @@
 """`fedscore coordinator`: who is admitted, and trainings with institutions elsewhere."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from federation.errors import ConfigurationError
 from fedscore import files
 from fedscore.showing import SETTINGS, AsJson, show
+
+if TYPE_CHECKING:
+    from fedscore.coordinator_files import Office
+    from fedscore.trainings import Training, Trainings
 
 coordinator_app = typer.Typer(help="The coordinator of a federation.", **SETTINGS)
 
@@ -56,38 +60,114 @@ def coordinator_admit(
     )
 
 
+@coordinator_app.command("revoke")
+def coordinator_revoke(
+    directory: _Directory,
+    institution: Annotated[str, typer.Argument(help="Its id.")],
+) -> None:
+    """Take an institution out: no plan invites it, no connection of it is let in."""
+    from fedscore.coordinator_files import open_office, revoke
+
+    roster = revoke(open_office(directory), institution)
+    typer.echo(
+        f"Revoked {institution}: {len(roster.members)} members. Nobody else needs anything new. A "
+        "training under way goes on with it until it is stopped and resumed."
+    )
+
+
+_Deadline = Annotated[
+    float, typer.Option(help="Seconds after which an institution counts as silent.")
+]
+
+
 @coordinator_app.command("start")
 def coordinator_start(
     directory: _Directory,
     plan: Annotated[Path, typer.Argument(help="The signed plan, TOML.")],
     schema: Annotated[Path, typer.Option(help="The schema's TOML.")],
     *,
-    deadline: Annotated[
-        float, typer.Option(help="Seconds after which an institution counts as silent.")
-    ] = 60.0,
+    deadline: _Deadline = 60.0,
     json: AsJson = False,
 ) -> None:
     """Run a plan with its institutions; the release is numbered and never overwritten."""
+    from fedscore.coordinator_files import TRAININGS, open_office
+    from fedscore.trainings import Trainings
+    from server.admission import cards_of_invited
+
+    _require_deadline(deadline)
+    found = files.read_plan(plan)
+    text = files.read_text(schema)
+    if found.schema != files.read_schema(schema).digest:
+        raise ConfigurationError(f"{plan} was made for another schema than {schema}.")
+    office = open_office(directory)
+    cards_of_invited(found, office.roster, office.cards, has_begun=False)
+    trainings = Trainings(directory / TRAININGS)
+    with trainings.alone():
+        training = trainings.new(found, text, office.roster)
+        _run(office, trainings, training, deadline=deadline, give_up=False, json=json)
+
+
+@coordinator_app.command("resume")
+def coordinator_resume(
+    directory: _Directory,
+    *,
+    give_up: Annotated[
+        bool, typer.Option("--give-up", help="Only end it: what is reserved returns to budgets.")
+    ] = False,
+    deadline: _Deadline = 60.0,
+    json: AsJson = False,
+) -> None:
+    """Go on with the training that was stopped, from its last total."""
+    from fedscore.coordinator_files import TRAININGS, open_office
+    from fedscore.trainings import Trainings
+
+    _require_deadline(deadline)
+    office = open_office(directory)
+    trainings = Trainings(directory / TRAININGS)
+    with trainings.alone():
+        training = trainings.under_way()
+        if training is None:
+            raise ConfigurationError("No training is under way: `fedscore coordinator start` one.")
+        _run(office, trainings, training, deadline=deadline, give_up=give_up, json=json)
+
+
+@coordinator_app.command("status")
+def coordinator_status(directory: _Directory, json: AsJson = False) -> None:
+    """Show who is admitted and how far each training came."""
+    from fedscore.coordinator_files import open_office
+    from fedscore.coordinator_status import status_of, status_tables
+
+    status = status_of(open_office(directory))
+    show(status, status_tables(status), json=json)
+
+
+def _require_deadline(deadline: float) -> None:
+    if not 1.0 <= deadline <= 3600.0:
+        raise ConfigurationError(f"Expected --deadline {deadline:g} in [1, 3600] seconds.")
+
+
+def _run(
+    office: "Office",
+    trainings: "Trainings",
+    training: "Training",
+    *,
+    deadline: float,
+    give_up: bool,
+    json: bool,
+) -> None:
     import signal
     import sys
 
-    from fedscore.coordinator_files import open_office
     from fedscore.progress import watching
 
-    if not 1.0 <= deadline <= 3600.0:
-        raise ConfigurationError(f"Expected --deadline {deadline:g} in [1, 3600] seconds.")
     files.require_flower()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # closes the plan
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     from fedscore.coordinating import run_over_flower
     from fedscore.tables import training_table
 
-    found = files.read_plan(plan)
-    with watching(found.name, found.rounds) as watch:
-        training = run_over_flower(
-            open_office(directory),
-            found,
-            files.read_schema(schema),
-            deadline_seconds=deadline,
-            watch=watch,
+    plan = training.plan()
+    with watching(plan.name, plan.rounds) as watch:
+        trained = run_over_flower(
+            office, trainings, training, deadline_seconds=deadline, give_up=give_up, watch=watch
         )
-    show(training, [training_table(training)], json=json)
+    show(trained, [training_table(trained)], json=json)

@@ -17,7 +17,7 @@ from federation.errors import ConfigurationError
 from federation.secure_aggregation.roster import Roster, load_roster, roster_toml
 from fedscore import files
 from fedscore.machine import system_clock, system_entropy
-from server.admission import admitted
+from server.admission import admitted, revoked
 from server.certificates import make_certificates
 
 SETTINGS_FILE: Final = "coordinator.toml"
@@ -130,17 +130,17 @@ def admit(office: Office, card: Card, fingerprint: str) -> Roster:
     return roster
 
 
-def new_training(office: Office) -> Path:
-    """Returns a new directory, numbered after all that are there; none is ever used twice.
+def revoke(office: Office, name: str) -> Roster:
+    """Returns the roster without an institution; its card goes after its name.
 
     Raises:
-        ConfigurationError: the disk refuses.
+        ConfigurationError: it is not admitted, or the disk refuses.
     """
-    trainings = office.directory / TRAININGS
+    roster = revoked(office.roster, name, key=office.key)
+    files.replace(office.directory / ROSTER, roster_toml(roster).encode())
+    card = office.directory / CARDS / f"{name}.toml"
     try:
-        taken = [int(one.name) for one in trainings.iterdir() if one.name.isdigit()]
-        path = trainings / f"{max(taken, default=0) + 1:04d}"
-        path.mkdir(mode=0o700)
+        card.rename(card.with_suffix(".revoked"))
     except OSError as error:
-        raise ConfigurationError(f"Cannot make {error.filename}: {error.strerror}.") from error
-    return path
+        raise ConfigurationError(f"Cannot rename {card}: {error.strerror}.") from error
+    return roster

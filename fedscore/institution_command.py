@@ -196,7 +196,7 @@ def _considered(config: Path, plan: Path) -> "Consideration":
 def _require_all(considered: "Consideration") -> None:
     broken = [rule.text for rule in considered.rules if not rule.holds]
     if broken:
-        raise PrivacyError(f"The policy refuses this plan. Not so: {'; '.join(broken)}.")
+        raise PrivacyError(f"The policy refuses this plan: {'; '.join(broken)}.")
 
 
 def _decide(config: Path, plan: str, decision: "Decision") -> None:

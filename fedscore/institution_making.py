@@ -79,7 +79,12 @@ def make_institution(directory: Path, **settings: object) -> tuple[DaemonConfigu
         (draft / CONFIGURATION_FILE).write_text(_CONFIGURATION.format(**written))
         configuration = load_daemon_configuration(draft / CONFIGURATION_FILE)
         premises = Premises(draft / STATE)
-        for private in (premises.directory, premises.decisions, premises.snapshots):
+        for private in (
+            premises.directory,
+            premises.decisions,
+            premises.releases,
+            premises.snapshots,
+        ):
             private.mkdir(mode=0o700)
         identity = Ed25519PrivateKey.from_private_bytes(system_entropy())
         files.write_private(premises.identity, files.key_pem(identity))

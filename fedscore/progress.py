@@ -27,7 +27,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-class Training(msgspec.Struct, frozen=True, kw_only=True):
+class Trained(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a training.
 
     Attributes:

@@ -31,6 +31,7 @@ from federation.privacy.entropy import Entropy
 from federation.schema import Schema
 from federation.secure_aggregation.roster import Member as RosterMember
 from federation.secure_aggregation.roster import Roster, roster_toml
+from federation.transcript import Transcript
 from fedscore.inspection import Member, inspect_institution, pooled
 from fedscore.machine import system_clock, system_entropy
 from server.rounds import MaskedSums
@@ -224,6 +225,9 @@ def _run(
             transport=InProcess(institutions),
             key=key,
             entropy=mask_entropy,
+            transcript=Transcript(),
+            seen={},
+            keep_release=lambda _: None,  # written below, whole or not at all
             watch=watch,
         )
         sums = masked if plain is None else plain(plan, schema, institutions, watch)
@@ -313,6 +317,7 @@ def _seat(
             records=records,
             workspace=workspace,
             is_approved=lambda _: True,  # a simulation has no people to ask
+            keep_release=lambda _: None,  # the coordinator's copy lies beside it
             clock=clock,
             noise_entropy=noise_entropy,
             mask_entropy=mask_entropy,

@@ -13,7 +13,7 @@ from federation.privacy.ledger_entries import Closed, Recorded, Refunded, Reserv
 from federation.privacy.units import BudgetUnits, Delta, Population
 from federation.transcript_audit import Audit
 from fedscore.price_sheet import PriceSheet
-from fedscore.progress import Training
+from fedscore.progress import Trained
 from fedscore.simulation import Simulation
 
 
@@ -307,7 +307,7 @@ def ledger_table(rows: list[LedgerPlan], delta: Delta) -> Table:
     return table
 
 
-def training_table(training: Training) -> Table:
+def training_table(training: Trained) -> Table:
     """Returns what happened in a training over real processes, step by step."""
     table = Table(
         title="What happened, step by step",

@@ -65,8 +65,16 @@ def admitted(
     ).signed(key)
 
 
-def cards_of_invited(plan: Plan, roster: Roster, cards: Mapping[str, Card]) -> dict[str, Card]:
+def cards_of_invited(
+    plan: Plan, roster: Roster, cards: Mapping[str, Card], *, has_begun: bool
+) -> dict[str, Card]:
     """Returns the card of each institution that a plan invites.
+
+    Args:
+        plan: signed.
+        roster: as it is now.
+        cards: of those it names.
+        has_begun: whether the training is under way; then whoever was revoked since is left out.
 
     Raises:
         ConfigurationError: an institution is not admitted, or the plan is another federation's.
@@ -76,13 +84,30 @@ def cards_of_invited(plan: Plan, roster: Roster, cards: Mapping[str, Card]) -> d
         raise ConfigurationError(
             f"The plan is for the federation {plan.federation!r}, this is {roster.federation!r}."
         )
-    strangers = [name for name in plan.participation.invited if roster.key_of(name) is None]
-    if strangers:
+    invited = plan.participation.invited
+    here = [name for name in invited if roster.key_of(name) is not None]
+    strangers = [name for name in invited if name not in here]
+    if strangers and not has_begun:
         raise ConfigurationError(f"Not admitted, but invited: {', '.join(strangers)}.")
-    for name in plan.participation.invited:
+    for name in here:
         if name not in cards or cards[name].key != roster.key_of(name):
             raise ProtocolError(f"The card of {name} is missing or not the one in the roster.")
-    return {name: cards[name] for name in plan.participation.invited}
+    return {name: cards[name] for name in here}
+
+
+def revoked(roster: Roster, name: str, *, key: Ed25519PrivateKey) -> Roster:
+    """Returns the roster without an institution, signed. Nobody else needs anything new.
+
+    Raises:
+        ConfigurationError: it is not admitted.
+    """
+    if roster.key_of(name) is None:
+        raise ConfigurationError(f"{name} is not admitted: there is nothing to revoke.")
+    return Roster(
+        federation=roster.federation,
+        members=tuple(one for one in roster.members if one.id != name),
+        signature="",
+    ).signed(key)
 
 
 def _require_node_key(card: Card) -> None:

@@ -35,7 +35,7 @@ from federation.secure_aggregation.survivors import (
     abort_body,
 )
 from federation.secure_aggregation.upload import Upload
-from federation.transcript import Attempted, Fault
+from federation.transcript import Asked, Attempted, Fault
 from federation.transport import Transport
 from server.training import Progress
 
@@ -109,13 +109,14 @@ class Attempt:
             left_out: who is not asked; grows by whoever is at fault here.
             colluders: c of the plan.
         """
-        self._group = group
+        self.group = group
         self._channel = channel
         self.asking = asking
         self._open = opening
         self._left_out = left_out
         self._colluders = colluders
         self.uploads: dict[int, Upload] = {}
+        self.refused: dict[str, Refuse] = {}
         self.why = ""
         self._set_signatures: dict[int, bytes] = {}
         self._votes: dict[int, bytes] = {}
@@ -124,12 +125,12 @@ class Attempt:
     def run(self) -> Opened | None:
         """Returns the total, None if the attempt failed; then `why` says so."""
         self._collect()
-        quorum = self._group.terms.quorum
+        quorum = self.group.terms.quorum
         if len(self.uploads) < quorum:
             self.why = f"only {len(self.uploads)} institutions answered"
             return None
         collected = Collected(
-            self._group, self.asking.context, self.asking.bits, dict(sorted(self.uploads.items()))
+            self.group, self.asking.context, self.asking.bits, dict(sorted(self.uploads.items()))
         )
         revealed = self._agreed(collected)
         if revealed is None:
@@ -145,22 +146,24 @@ class Attempt:
 
     def _collect(self) -> None:
         """Takes every upload that fits and cancels; who was left out is not asked, and not paid."""
-        members = self._group.members
+        members = self.group.members
         nbytes = self.asking.query.length * self.asking.bits // 8
         asked = tuple(
             name for place, name in enumerate(members) if place not in self._left_out.places
         )
         for name, reply in self._channel.exchange(self._open, asked).items():
             place = members.index(name)
+            if isinstance(reply, Refuse):
+                self.refused[name] = reply
             if not isinstance(reply, Upload):
                 continue
             try:
-                require_fits(self._group, self.asking.context, place, reply, nbytes)
+                require_fits(self.group, self.asking.context, place, reply, nbytes)
             except PeerFault as fault:
                 self._note(fault.peer, "", str(fault))
             else:
                 self.uploads[place] = reply
-        everybody = Collected(self._group, self.asking.context, self.asking.bits, self.uploads)
+        everybody = Collected(self.group, self.asking.context, self.asking.bits, self.uploads)
         pairs = everybody.disagreements()
         for low, high in pairs:
             self._note(members[low], members[high], "the seeds of this pair differ.")
@@ -174,7 +177,7 @@ class Attempt:
         If somebody dropped out, all survivors must sign their set and release; who is silent is
         asked once more. Unless all have signed, nobody is asked to release: it would be in vain.
         """
-        members = self._group.members
+        members = self.group.members
         told: dict[str, Request] = {
             members[place]: collected.relayed_to(place) for place in collected.survivors
         }
@@ -221,7 +224,7 @@ class Attempt:
             return not (isinstance(reply, wanted) and reply.context == self.asking.context)
 
         replies = self._by_place(self._channel.exchange_each(requests))
-        members = self._group.members
+        members = self.group.members
         silent = {
             name: request for name, request in requests.items() if says_nothing(members.index(name))
         }
@@ -235,11 +238,13 @@ class Attempt:
         return replies
 
     def _by_place(self, replies: Mapping[str, Reply]) -> dict[int, Reply]:
-        """Returns replies by place; notes whoever accuses a peer."""
-        members = self._group.members
+        """Returns replies by place; notes who refuses, and whoever accuses a peer."""
+        members = self.group.members
         found = {members.index(name): reply for name, reply in replies.items()}
         accused: list[tuple[int, int]] = []
         for place, reply in found.items():
+            if isinstance(reply, Refuse):
+                self.refused[members[place]] = reply
             if (
                 isinstance(reply, Refuse)
                 and reply.code is RefusalCode.PEER
@@ -279,31 +284,40 @@ class Attempt:
     def _note(self, institution: str, accuser: str, what: str) -> None:
         """Notes a fault; whoever is at fault for certain, as we see ourselves, is left out."""
         if not accuser:
-            self._left_out.at_fault.add(self._group.members.index(institution))
+            self._left_out.at_fault.add(self.group.members.index(institution))
         self._faults.append(Fault(institution=institution, accuser=accuser, what=what))
 
     def give_up(self) -> bool:
         """Returns whether enough members voted that nothing was opened; then all are told so."""
-        members = self._group.members  # also who did not answer: an upload may have been lost
+        members = self.group.members  # also who did not answer: an upload may have been lost
         context = self.asking.context
-        replies = self._by_place(self._channel.exchange(Abort(context=context), members))
-        for place, reply in sorted(replies.items()):
+        replies = self._channel.exchange(Abort(context=context), members)
+        for place, reply in sorted((members.index(name), one) for name, one in replies.items()):
             if isinstance(reply, Voted) and reply.context == context:
                 try:
-                    self._group.require_signed(
+                    self.group.require_signed(
                         place, ABORT_LABEL, abort_body(context), reply.signature
                     )
                 except ProtocolError as error:
                     self._note(members[place], "", str(error))
                 else:
                     self._votes[place] = reply.signature
-        if len(self._votes) < self._group.terms.threshold:
+        if len(self._votes) < self.group.terms.threshold:
             return False
         refund = Refund(
             context=context, voters=tuple(self._votes), votes=tuple(self._votes.values())
         )
         self._channel.exchange(refund, members)
         return True
+
+    def opening(self) -> Asked:
+        """Returns what the transcript says before anybody is asked."""
+        return Asked(
+            question=self._open.question,
+            round=self._open.round,
+            attempt=self._open.attempt,
+            signature=self._open.signature,
+        )
 
     def line(self, opened: Opened | None) -> Attempted:
         """Returns what the transcript says of it."""

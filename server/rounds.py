@@ -1,30 +1,30 @@
-"""The coordinator's side of the masked rounds: one session, then one attempt after the other.
+"""The coordinator's side of the masked rounds: one attempt after the other, until a total opens.
 
-`MaskedSums.ask` gets one total; the steps of an attempt are in `server.attempts`.
+`MaskedSums.ask` gets one total. Who is asked, and in which session, is in `server.gathering`; the
+steps of an attempt are in `server.attempts`. Each line of the
+transcript is durable before anything follows from it, so a later process gets the totals that this
+one had from there, and goes on where it stopped.
 """
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 import msgspec
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
 
 from federation import canonical
 from federation.asking import OPEN_LABEL, asking
-from federation.errors import ProtocolError
+from federation.errors import ConfigurationError, PrivacyError, ProtocolError
 from federation.messages import (
-    Accept,
-    Begin,
-    Begun,
     Close,
     Coins,
-    Invite,
-    Join,
-    Joined,
     Open,
-    Refuse,
-    Reply,
+    RefusalCode,
+    SeenHeader,
+    model_digest,
 )
 from federation.model.release import load_release
 from federation.model.scorecard import AdditiveCard
@@ -35,21 +35,21 @@ from federation.query import UNITS_PER_ONE, Question
 from federation.schema import Schema
 from federation.secure_aggregation.opening import Opened
 from federation.secure_aggregation.roster import Roster, roster_toml
-from federation.secure_aggregation.session import Announcement, Group, Terms
-from federation.transcript import Joint, Planned, Transcript
+from federation.secure_aggregation.session import Group
+from federation.transcript import Attempted, Planned, Transcript
 from federation.transport import Transport
 from server.attempts import Attempt, Channel, LeftOut
+from server.gathering import Gathering
+from server.past import Past
 from server.training import Progress, Total
-
-_SESSIONS: Final = 3
-"""How often a session is begun anew without those who announced a key and did not join."""
 
 
 class MaskedSums:
     """Asks the plan's questions of the institutions that accepted it, attempt by attempt.
 
-    A context manager: whatever ends the training early, the plan is closed at everybody invited, so
-    that what was reserved and never spent returns to its budget.
+    A context manager: if the protocol ends the training early, the plan is closed at everybody
+    invited, so that what was reserved and never spent returns to its budget. Whatever else stops
+    it, the transcript holds how far it came, and a later process goes on from there.
     """
 
     def __init__(
@@ -61,6 +61,9 @@ class MaskedSums:
         transport: Transport,
         key: Ed25519PrivateKey,
         entropy: Entropy,
+        transcript: Transcript,
+        seen: Mapping[str, SeenHeader],
+        keep_release: Callable[[bytes], None],
         watch: Callable[[Progress], None],
     ) -> None:
         """Starts without participants.
@@ -72,23 +75,50 @@ class MaskedSums:
             transport: reaches the invited institutions.
             key: the coordinator's.
             entropy: 32 fresh bytes a call, for the names of sessions.
+            transcript: empty, or that of an earlier process which ran this plan.
+            seen: the latest header of each institution, from trainings before this.
+            keep_release: makes the release durable before anybody hears of it.
             watch: told about progress.
+
+        Raises:
+            ConfigurationError: the transcript is another plan's, has ended, or contradicts itself.
         """
         self._plan = plan
         self._digest = plan.digest
         self._schema = schema
-        self._roster = roster
         self._channel = Channel(transport, watch)
         self._key = key
-        self._entropy = entropy
+        self._keep_release = keep_release
         self._watch = watch
-        self._group: Group | None = None
-        self._left_out = LeftOut()
         self._coins: Coins | None = None
         self._spare = plan.participation.spare_attempts
         self.fewest_answers = len(plan.participation.invited)
-        self.transcript = Transcript()
-        self.transcript.write(Planned(plan=plan_toml(plan), roster=roster_toml(roster)))
+        self.transcript = transcript
+        self._past = Past.of(transcript)
+        self._begin_transcript(Planned(plan=plan_toml(plan), roster=roster_toml(roster)))
+        self._gathering = Gathering(
+            plan=plan,
+            roster=roster,
+            channel=self._channel,
+            entropy=entropy,
+            transcript=transcript,
+            past=self._past,
+            seen=seen,
+            watch=watch,
+        )
+        members = self._past.group.members if self._past.group else ()
+        self._left_out = LeftOut(
+            at_fault={members.index(name) for name in self._past.at_fault & set(members)}
+        )
+
+    def _begin_transcript(self, first: Planned) -> None:
+        lines = self.transcript.lines()
+        if not lines:
+            self.transcript.write(first)
+        elif lines[0] != first:
+            raise ConfigurationError("The transcript was begun with another plan or roster.")
+        elif self._past.has_ended:
+            raise ConfigurationError("This training has ended: there is nothing to take up again.")
 
     def __enter__(self) -> Self:
         """Returns the rounds; nobody has been asked yet."""
@@ -100,11 +130,9 @@ class MaskedSums:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Closes the plan without a release if the training did not come to its end."""
-        if kind is not None:
+        """Closes the plan without a release if it cannot come to its end."""
+        if isinstance(error, ProtocolError | PrivacyError):
             self.close(release=b"")
-
-    # 1. Who takes part, and in which session.
 
     def begin(self) -> None:
         """Returns once enough institutions take part and share secrets with each other.
@@ -112,130 +140,83 @@ class MaskedSums:
         Raises:
             ProtocolError: fewer than the quorum; says how many refused with which code.
         """
-        invited = self._plan.participation.invited
-        replies = self._channel.exchange(Invite(plan=plan_toml(self._plan)), invited)
-        names = tuple(
-            name
-            for name, reply in replies.items()
-            if isinstance(reply, Accept) and reply.plan == self._digest
-        )
-        self._watch(
-            Progress(
-                step="accepted",
-                number=len(names),
-                of=len(invited),
-                answers=len(replies),
-            )
-        )
-        self._require_quorum(names, "take part", replies)
-        for _ in range(_SESSIONS):
-            group, joined = self._session(names)
-            if joined == group.members:
-                self._group = group
-                return
-            names = joined
-        raise ProtocolError("Institutions announce keys and do not join. The plan ends.")
+        if self._gathering.group is None:
+            self._session()
 
-    def _session(self, names: tuple[str, ...]) -> tuple[Group, tuple[str, ...]]:
-        """Returns a new session of those who announced a valid key, and who of them joined it."""
-        participation = self._plan.participation
-        terms = Terms(
-            session=self._entropy(),
-            plan=self._digest,
-            roster=self._roster,
-            threshold=participation.threshold,
-            quorum=participation.quorum,
-        )
-        replies = self._channel.exchange(Begin(plan=terms.plan, session=terms.session), names)
-        announced = tuple(
-            reply.announcement
-            for name, reply in sorted(replies.items())
-            if isinstance(reply, Begun) and self._is_valid(terms, name, reply.announcement)
-        )
-        keys = [one.key for one in announced]  # equal ones would cancel: nobody joins with them
-        announced = tuple(one for one in announced if keys.count(one.key) == 1)
-        self._require_quorum([one.institution for one in announced], "announced a key", replies)
-        group = Group.of(terms, announced)
-        joining = Join(session=terms.session, announcements=announced)
-        replies = self._channel.exchange(joining, group.members)
-        joined = tuple(name for name in group.members if isinstance(replies.get(name), Joined))
-        self._require_quorum(joined, "joined the session", replies)
-        self.transcript.write(Joint(session=terms.session, announcements=announced))
-        return group, joined
-
-    def _is_valid(self, terms: Terms, name: str, announcement: Announcement) -> bool:
-        alone = Terms(
-            session=terms.session,
-            plan=terms.plan,
-            roster=terms.roster,
-            threshold=terms.threshold,
-            quorum=1,
-        )
-        try:
-            return Group.of(alone, [announcement]).members == (name,)
-        except ProtocolError:
-            self._watch(Progress(step="malformed", number=1, of=1, answers=0))
-            return False
-
-    def _require_quorum(
-        self, names: tuple[str, ...] | list[str], what: str, replies: Mapping[str, Reply]
-    ) -> None:
-        invited = self._plan.participation.invited
-        quorum = self._plan.participation.quorum
-        if len(names) < quorum:
-            said = ", ".join(
-                f"{name}: {reply.code}"
-                for name, reply in sorted(replies.items())
-                if isinstance(reply, Refuse)
-            )
-            raise ProtocolError(
-                f"{len(names)} of {len(invited)} institutions {what}, the plan needs {quorum}. "
-                f"Refusals: {said or 'none'}; {len(invited) - len(replies)} did not answer."
-            )
-
-    # 2. One total.
+    def _session(self) -> Group:
+        """Returns the session to ask in; in a new one nobody is left out yet."""
+        before = self._gathering.group
+        group = self._gathering.session()
+        if group is not before:
+            self._left_out = LeftOut()
+        return group
 
     def ask(self, question: Question, *, round_: int, card: AdditiveCard | None) -> Total:
         """Returns the total of one question, spending spare attempts if needed.
 
         Raises:
             ProtocolError: no total could be opened, and no attempt is left.
+            ConfigurationError: what an earlier process asked does not follow from its totals here.
         """
         number = 0
         self._left_out.silent.clear()
+        self._gathering.next_question()
         while True:
-            attempt = self._attempt(question, round_, number, card)
-            opened = attempt.run()
-            given_up = opened is None and attempt.give_up()
-            self.transcript.write(attempt.line(opened))
-            if opened is not None:
-                return self._total(attempt, opened)
+            total, given_up, why = self._outcome(question, round_, number, card)
+            if total is not None:
+                return total
             may_ask_again = question is Question.STEP or given_up
             if not may_ask_again or self._spare == 0:
                 raise ProtocolError(
-                    f"No total of {question} {round_} could be opened: {attempt.why}, the quorum "
+                    f"No total of {question} {round_} could be opened: {why}, the quorum "
                     f"is {self._plan.participation.quorum}, and no attempt is left. The plan "
                     "ends; make a new one."
                 )
             self._spare -= 1
             number += 1
-            self._watch(
-                Progress(
-                    step="retry",
-                    number=round_,
-                    of=self._plan.rounds,
-                    answers=len(attempt.uploads),
+            self._watch(Progress(step="retry", number=round_, of=self._plan.rounds, answers=0))
+
+    def _outcome(
+        self, question: Question, round_: int, number: int, card: AdditiveCard | None
+    ) -> tuple[Total | None, bool, str]:
+        """Returns an attempt's total; if there is none, whether it was given up, and why."""
+        place = (question, round_, number)
+        if (told := self._past.told.get(place)) is not None:
+            if told.model != model_digest(card):
+                raise ConfigurationError(
+                    f"The model at {question} {round_} is not the one that was asked about before: "
+                    "go on with the version of fedscore that began this training."
                 )
-            )
+            if told.total:
+                values = np.array(told.total, dtype=np.int64)
+                return self._total(told, values, self._past.coins[place]), False, ""
+            threshold = self._plan.participation.threshold
+            self._coins = None  # they went with it
+            given_up = len(told.voters) >= threshold or not told.uploaded
+            return None, given_up, "an attempt had failed before"
+        if self._past.cut == place and self._gathering.group is not None:
+            # The very same is asked again: whoever has answered says what it said before.
+            attempt = self._attempt(self._gathering.group, place, card)
+        else:
+            attempt = self._attempt(self._session(), place, card)
+            self.transcript.write(attempt.opening())
+        opened = attempt.run()
+        given_up = opened is None and (attempt.give_up() or not attempt.uploads)
+        line = attempt.line(opened)
+        self.transcript.write(line)
+        self._look_after(attempt, opened)
+        if opened is None:
+            return None, given_up, attempt.why
+        coins = Coins(context=attempt.asking.context, coins=opened.coins)
+        return self._total(line, opened.total, coins), False, ""
 
     def _attempt(
-        self, question: Question, round_: int, number: int, card: AdditiveCard | None
+        self, group: Group, place: tuple[Question, int, int], card: AdditiveCard | None
     ) -> Attempt:
         """Returns an attempt that is ready to run: its context signed, the last coin with it."""
-        if self._group is None:
-            raise ProtocolError("No session has begun.")
+        question, round_, number = place
         unsigned = Open(
-            session=self._group.terms.session,
+            session=group.terms.session,
             question=question,
             round=round_,
             attempt=number,
@@ -244,10 +225,10 @@ class MaskedSums:
             signature="",
         )
         self._coins = None
-        found = asking(self._plan, self._schema, self._group, unsigned)
+        found = asking(self._plan, self._schema, group, unsigned)
         signature = canonical.sign(self._key, OPEN_LABEL, found.context)
         return Attempt(
-            group=self._group,
+            group=group,
             channel=self._channel,
             asking=found,
             opening=msgspec.structs.replace(unsigned, signature=signature),
@@ -255,18 +236,36 @@ class MaskedSums:
             colluders=self._plan.participation.colluders,
         )
 
-    def _total(self, attempt: Attempt, opened: Opened) -> Total:
-        answers = len(attempt.uploads)
+    def _look_after(self, attempt: Attempt, opened: Opened | None) -> None:
+        """Notes who is at fault, who has left the session, and whose ledger stands where.
+
+        Whoever is merely late stays in the session, unless that made the attempt fail.
+        """
+        members = attempt.group.members
+        self._gathering.exclude({members[place] for place in self._left_out.at_fault})
+        for place, name in enumerate(members):
+            refused = attempt.refused.get(name)
+            if place in attempt.uploads:
+                self._gathering.see(attempt.asking.context, attempt.uploads[place].header)
+            has_left = refused is not None and refused.code is not RefusalCode.PEER
+            is_missing = opened is None and place not in attempt.uploads
+            if place not in self._left_out.at_fault and (has_left or is_missing):
+                self._gathering.leave(name, refused)
+
+    def _total(self, line: Attempted, units: NDArray[np.int64], coins: Coins) -> Total:
+        answers = len(line.uploaded)
         self.fewest_answers = min(self.fewest_answers, answers)
-        self._coins = Coins(context=attempt.asking.context, coins=opened.coins)
+        self._coins = coins
         return Total(
-            values=opened.total / UNITS_PER_ONE,
-            stddev=stddev_of_total(attempt.asking.query.share_variance, answers),
+            values=units / UNITS_PER_ONE,
+            stddev=stddev_of_total(self._plan.noise.of(line.question), answers),
             answers=answers,
         )
 
     def close(self, *, release: bytes) -> None:
         """Tells everybody invited that the plan has ended: an acceptance may have been lost."""
+        if release:
+            self._keep_release(release)
         closing = Close(plan=self._digest, release=release, coins=self._coins)
         self._channel.exchange(closing, self._plan.participation.invited)
         self.transcript.end(load_release(release).digest if release else "", self._key)

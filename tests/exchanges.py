@@ -40,6 +40,7 @@ from federation.secure_aggregation.opening import Collected
 from federation.secure_aggregation.session import Group, Terms
 from federation.secure_aggregation.survivors import Revealed
 from federation.secure_aggregation.upload import Upload
+from federation.transcript import Transcript
 from federation.transport import Transport
 from fedscore.simulation import InProcess
 from server.rounds import MaskedSums
@@ -166,6 +167,9 @@ def masked_sums(
         transport=transport,
         key=KEY,
         entropy=SeededEntropy("coordinator"),
+        transcript=Transcript(),
+        seen={},
+        keep_release=lambda _: None,
         watch=watch,
     )
 

@@ -236,6 +236,7 @@ class Seat:
     noise_entropy: Entropy
     mask_entropy: SeededEntropy
     log: list[str]
+    releases: list[bytes]
 
     def send(self, request: Request | bytes) -> Reply:
         """Returns the decoded reply to a request."""
@@ -358,6 +359,7 @@ class Federation:
         records = files.enter_context(Records(workspace / "records.sqlite"))
         masks = SeededEntropy(f"masks {member.id} {ledger.head()}")
         log: list[str] = []
+        releases: list[bytes] = []
         institution = Institution(
             identifier=member.id,
             identity=identity_of(member.id),
@@ -372,12 +374,13 @@ class Federation:
             records=records,
             workspace=workspace,
             is_approved=is_approved,
+            keep_release=releases.append,
             clock=time,
             noise_entropy=entropy,
             mask_entropy=masks,
             log=log.append,
         )
-        institution.prepare()
+        institution.resume()
         return Seat(
             name=member.id,
             institution=institution,
@@ -386,6 +389,7 @@ class Federation:
             noise_entropy=entropy,
             mask_entropy=masks,
             log=log,
+            releases=releases,
         )
 
 

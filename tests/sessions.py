@@ -546,12 +546,13 @@ def seat(
         records=records,
         workspace=own,
         is_approved=lambda _: True,
+        keep_release=lambda _: None,
         clock=clock,
         noise_entropy=noise,
         mask_entropy=masks,
         log=log.append,
     )
-    institution.prepare()
+    institution.resume()
     return Seat(
         name=name,
         directory=own,

@@ -1,6 +1,7 @@
 """The roster: who the institutions of a federation are, and the keys by which they are known."""
 
 import re
+from collections.abc import Collection
 from functools import cached_property
 from typing import Final
 
@@ -76,6 +77,21 @@ class Roster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ProtocolError: it has not.
         """
         canonical.verify(coordinator, ROSTER_LABEL, self._body(), self.signature)
+
+    def among(self, invited: Collection[str]) -> "Roster":
+        """Returns the part of it that a plan is about, unsigned.
+
+        Sessions are bound to this part: whoever is admitted or revoked elsewhere in the federation
+        changes nothing for a plan that does not invite them.
+
+        Args:
+            invited: ids; those that the roster does not name are left out.
+        """
+        return Roster(
+            federation=self.federation,
+            members=tuple(one for one in self.members if one.id in invited),
+            signature="",
+        )
 
     def key_of(self, institution: str) -> str | None:
         """Returns an institution's identity key, None if the roster does not name it."""

@@ -24,7 +24,7 @@ from federation.plan import plan_toml
 from federation.pricing import price_of
 from federation.privacy.accountant import epsilon_of
 from federation.privacy.units import Population
-from fedscore import command, simulation, tables
+from fedscore import command, machine, simulation, tables
 from tests.exchanges import Wire, silent, train
 from tests.federations import (
     _SMALL,
@@ -339,9 +339,7 @@ def test_an_unsigned_plan_and_one_that_was_edited_after_signing_are_not_run(plac
 
 def test_an_expired_plan_is_not_run(place, fedscore, monkeypatch):
     signed_plan(fedscore, days="1")
-    from fedscore import simulation
-
-    late = simulation.system_clock() + 3 * 86_400
+    late = machine.system_clock() + 3 * 86_400
     monkeypatch.setattr(simulation.time, "time", lambda: late)
     before = left()
     monkeypatch.setattr(simulation.simulate, "__kwdefaults__", {
@@ -513,8 +511,8 @@ def test_a_plan_that_has_expired_or_costs_more_than_it_promises_is_not_signed(
     assert code != 0
     assert "Signed" not in Path("plan.toml").read_text()
     Path("plan.toml").write_text(text)
-    later = simulation.system_clock() + 31 * 86_400
-    monkeypatch.setattr(simulation, "system_clock", lambda: later)
+    later = machine.system_clock() + 31 * 86_400
+    monkeypatch.setattr(machine, "system_clock", lambda: later)
     code, _, err = fedscore(*sign)
     assert (code, "The plan expired on" in err) == (78, True)
     assert Path("plan.toml").read_text() == text

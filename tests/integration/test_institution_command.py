@@ -22,10 +22,12 @@ from federation.canonical import Digest
 from federation.card import Card, card_toml, load_card
 from federation.plan import load_plan, plan_toml
 from federation.pricing import price_of
-from federation.secure_aggregation.roster import load_roster
+from federation.secure_aggregation.roster import load_roster, roster_toml
+from federation.transcript import Planned
 from fedscore import command, files
-from fedscore.coordinator_files import new_training, open_office
+from fedscore.coordinator_files import open_office
 from fedscore.machine import system_clock
+from fedscore.trainings import Training, Trainings
 from tests.federations import _SMALL, OTHER_KEY, SALT, names, small_schema, small_table
 from tests.integration.test_command import run
 
@@ -225,9 +227,9 @@ def test_a_rule_that_is_not_kept_is_named_and_nobody_can_approve_past_it(nation,
     code, out, err = fedscore("institution", "consider", CONFIG, "plan.toml", "--json")
     assert code == 77
     assert [one["text"] for one in json.loads(out)["rules"] if not one["holds"]] == [
-        "purpose 'credit-scoring' is one of x"
+        "purpose 'credit-scoring' is not one of this policy's purposes: x"
     ]
-    assert "Not so: purpose" in err
+    assert "refuses this plan: purpose" in err
     before = everything_below(nation)
     assert fedscore("institution", "approve", CONFIG, "plan.toml")[0] == 77
     assert everything_below(nation) == before
@@ -493,9 +495,27 @@ def test_a_deadline_out_of_range_is_refused(nation, fedscore, deadline):
 
 def test_trainings_are_numbered_and_never_used_twice(nation):
     office = open_office(Path("coordinator"))
-    assert [new_training(office).name for _ in range(2)] == ["0001", "0002"]
-    Path("coordinator/trainings/0001").rmdir()
-    assert new_training(office).name == "0003"
-    files.write_private(Path("coordinator/trainings/0003/release.json"), b"first")
-    with pytest.raises(files.ConfigurationError, match="Cannot write"):
-        files.write_private(Path("coordinator/trainings/0003/release.json"), b"second")
+    trainings = Trainings(office.directory / "trainings")
+    plan, schema = files.read_plan(Path("plan.toml")), Path("schema.toml").read_text()
+
+    def another() -> Training:
+        training = trainings.new(plan, schema, office.roster)
+        with training.transcript() as transcript:
+            transcript.write(Planned(plan=plan_toml(plan), roster=roster_toml(office.roster)))
+            transcript.end("", OTHER_KEY)
+        return training
+
+    assert [another().number for _ in range(2)] == [1, 2]
+    shutil.rmtree("coordinator/trainings/0001")
+    third = trainings.new(plan, schema, office.roster)
+    assert third.number == 3
+    assert trainings.under_way() is None, "nobody has heard of it"
+    with third.transcript() as transcript:
+        transcript.write(Planned(plan=plan_toml(plan), roster=roster_toml(office.roster)))
+    with pytest.raises(files.ConfigurationError, match="Training 3 has not ended"):
+        trainings.new(plan, schema, office.roster)
+    third.keep_release(b"first")
+    third.keep_release(b"first")
+    with pytest.raises(files.ConfigurationError, match="holds another release"):
+        third.keep_release(b"second")
+    assert third.release() == b"first"

@@ -230,7 +230,8 @@ def test_a_closed_plan_cannot_be_entered_again(one):
     table, seat = one
     seat.send(closing(table.fed.plan))
     seat.institution.prepare()
-    assert refused(seat, Invite(plan=plan_toml(table.fed.plan))) is RefusalCode.UNAVAILABLE
+    assert refused(seat, Invite(plan=plan_toml(table.fed.plan))) is RefusalCode.PRICE
+    assert "was entered before, and has ended" in seat.log[-1]
 
 
 def test_a_second_plan_waits_until_the_first_has_ended(one):
@@ -512,12 +513,19 @@ def test_too_few_that_take_part_end_the_plan_before_anything_is_asked(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [Accept, Joined])
-def test_who_does_not_get_into_the_session_is_never_asked(tmp_path, kind):
+def test_who_does_not_get_into_the_session_is_not_asked_until_it_does(tmp_path, kind):
     built = federation(tmp_path, institutions=5, quorum=4)
     with built.seats() as seats:
         wire = Wire(seats, losing(kind, of="bank-03", at=0))
         release = train(built, wire)
-        assert spent(seats["bank-03"]) == 0
+        opened = [
+            request
+            for name, request, _ in wire.passed
+            if isinstance(request, Open) and name == "bank-03"
+        ]
+        first = 3  # the question at which whoever was silent is invited again: bins, 0, 1, 2
+        assert [one.round for one in opened] == [first - 1, 0]
+        assert spent(seats["bank-03"]) == 2
         assert seats["bank-03"].ledger.balance(built.members[0].policy.limits).open_plans == ()
     assert release.institutions == 4
     with built.seats(out="too few") as seats:
@@ -575,18 +583,15 @@ def test_one_institutions_garbage_is_a_missing_answer_and_locks_nobodys_budget(t
     assert any(one.step == "malformed" for one in seen) == (garbage != "short")
 
 
-def test_whatever_ends_a_training_early_the_unspent_budget_returns(tmp_path, monkeypatch):
+def test_if_the_protocol_ends_a_training_early_the_unspent_budget_returns(tmp_path, monkeypatch):
     built = federation(tmp_path)
 
-    class StoppedError(Exception):
-        pass
-
     def broken(*_, **__):
-        raise StoppedError
+        raise ProtocolError("It cannot go on.")
 
     with built.seats() as seats:
         monkeypatch.setattr("server.training.CardFit.begin", broken)
-        with pytest.raises(StoppedError):
+        with pytest.raises(ProtocolError, match="go on"):
             train(built, in_process(seats))
         for seat in seats.values():
             balance = seat.ledger.balance(built.members[0].policy.limits)
@@ -690,7 +695,7 @@ def test_a_plan_that_nobody_approved_is_refused_until_somebody_does(tmp_path):
     with built.seats(is_approved=approved.__contains__) as seats:
         seat = seats["bank-00"]
         assert refused(seat, Invite(plan=plan_toml(built.plan))) is RefusalCode.POLICY
-        assert "has not been approved" in seat.log[-1]
+        assert "is not approved" in seat.log[-1]
         assert seat.ledger.head()[0] == 0
         approved.add(built.plan.digest)
         seat.accept(built.plan)
@@ -713,17 +718,20 @@ def test_at_rest_an_institution_ends_what_expired_and_prepares_for_the_next(tmp_
         )
 
 
-def test_after_a_restart_nothing_is_answered_and_a_close_returns_what_never_was(tmp_path):
+def test_after_a_restart_nothing_new_is_answered_in_the_old_session(tmp_path):
     built = federation(tmp_path)
     with built.seats() as seats:
         table = Table.of(built, seats)
         request = table.open(Question.BINS)
-        assert isinstance(seats["bank-00"].send(request), Upload)
+        said = seats["bank-00"].send(request)
+        assert isinstance(said, Upload)
     with built.seats() as seats:  # new processes: keys are gone, ledgers and records are not
         seat = seats["bank-00"]
-        assert refused(seat, request) is RefusalCode.OUT_OF_ORDER
+        assert seat.send(request) == said
         assert refused(seat, table.open(Question.STEP)) is RefusalCode.OUT_OF_ORDER
-        assert refused(seat, Invite(plan=plan_toml(built.plan))) is not RefusalCode.OUT_OF_ORDER
+        assert spent(seat) == 1
+        assert isinstance(seat.send(Invite(plan=plan_toml(built.plan))), Accept)
+        assert spent(seat) == 1
         assert isinstance(seat.send(closing(built.plan)), Closed)
         balance = seat.ledger.balance(built.members[0].policy.limits)
         assert balance.open_plans == ()
@@ -823,7 +831,7 @@ def test_a_corrupted_snapshot_changes_nothing_but_the_sum(tmp_path):
 def test_every_reply_that_is_paid_names_the_ledgers_head_after_the_payment(one):
     table, seat = one
     (reserved,) = seat.ledger.entries()
-    assert refused(seat, Invite(plan=plan_toml(table.fed.plan)))
+    assert isinstance(seat.send(Invite(plan=plan_toml(table.fed.plan))), Accept)  # once more
     upload = seat.send(table.open(Question.BINS))
     assert isinstance(upload, Upload)
     _, paid = seat.ledger.entries()

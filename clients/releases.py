@@ -1,0 +1,38 @@
+"""The releases that an institution was given: signed by the coordinator it trusts, and kept."""
+
+import os
+from pathlib import Path
+
+from clients.ledger_file import errors_of
+
+
+class Releases:
+    """A private directory that exists: 0001.json, 0002.json, ... None is ever overwritten."""
+
+    def __init__(self, directory: Path) -> None:
+        """Names the directory; nothing is read."""
+        self._directory = directory
+
+    def keep(self, release: bytes) -> None:
+        """Keeps a release, durably; one that is there already is not kept again.
+
+        Raises:
+            ConfigurationError: the disk refuses.
+        """
+        with errors_of(self._directory):
+            kept = sorted(one for one in self._directory.glob("*.json") if one.stem.isdigit())
+            if any(one.read_bytes() == release for one in kept):
+                return
+            number = int(kept[-1].stem) + 1 if kept else 1
+            draft = self._directory / "release.new"
+            handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(release)
+                file.flush()
+                os.fsync(handle)
+            draft.rename(self._directory / f"{number:04d}.json")
+            directory = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)

@@ -1,0 +1,103 @@
+"""What a transcript tells the coordinator's next process: how far the training came."""
+
+from dataclasses import dataclass, field
+from typing import Self
+
+from federation.asking import asking_of
+from federation.errors import ConfigurationError
+from federation.messages import Coins, SeenHeader
+from federation.plan import Plan, load_plan
+from federation.query import BoundedSum, Question
+from federation.secure_aggregation.roster import load_roster
+from federation.secure_aggregation.session import Group, Terms
+from federation.transcript import Asked, Attempted, Ended, Joint, Planned, Transcript
+
+Place = tuple[Question, int, int]
+"""A question of the plan, its round, and the attempt at it."""
+
+
+@dataclass(slots=True)
+class Past:
+    """How far a training came.
+
+    Attributes:
+        told: what became of each attempt.
+        coins: of each attempt that was opened.
+        cut: the attempt in whose middle the earlier process stopped.
+        group: the session that was joined last; its members may still be in it.
+        at_fault: members of it that were left out.
+        seen: the latest header of each institution.
+        was_told: whether anybody may have heard of the plan.
+        has_ended: whether the plan was closed.
+    """
+
+    told: dict[Place, Attempted] = field(default_factory=dict)
+    coins: dict[Place, Coins] = field(default_factory=dict)
+    cut: Place | None = None
+    group: Group | None = None
+    at_fault: set[str] = field(default_factory=set)
+    seen: dict[str, SeenHeader] = field(default_factory=dict)
+    was_told: bool = False
+    has_ended: bool = False
+
+    @classmethod
+    def of(cls, transcript: Transcript) -> Self:
+        """Returns what a transcript of our own tells; one without lines tells nothing.
+
+        Raises:
+            ConfigurationError: it does not begin with a plan and its roster, or its lines do not
+                follow each other.
+            ProtocolError: an announcement in it was changed.
+        """
+        lines = transcript.lines()
+        past = cls(was_told=bool(lines))
+        if not lines:
+            return past
+        first, *others = lines
+        if not isinstance(first, Planned):
+            raise ConfigurationError("The transcript does not begin with a plan.")
+        plan = load_plan(first.plan)
+        participation = plan.participation
+        roster = load_roster(first.roster).among(participation.invited)
+        for line in others:
+            match line:
+                case Joint():
+                    terms = Terms(
+                        session=line.session,
+                        plan=plan.digest,
+                        roster=roster,
+                        threshold=participation.threshold,
+                        quorum=participation.quorum,
+                    )
+                    past.group = Group.of(terms, line.announcements)
+                case Asked():
+                    past.cut = (line.question, line.round, line.attempt)
+                case Attempted():
+                    past._take(line, plan)
+                case Ended():
+                    past.has_ended = True
+                case Planned():
+                    raise ConfigurationError("The transcript has a second plan.")
+        return past
+
+    def _take(self, line: Attempted, plan: Plan) -> None:
+        if self.group is None:
+            raise ConfigurationError("The transcript has an attempt before any session.")
+        query = BoundedSum(
+            question=line.question,
+            columns=line.columns,
+            share_variance=plan.noise.of(line.question),
+        )
+        asked = asking_of(
+            plan, self.group, query, round_=line.round, attempt=line.attempt, model=line.model
+        )
+        place = (line.question, line.round, line.attempt)
+        self.cut = None
+        self.told[place] = line
+        if line.total:
+            self.coins[place] = Coins(context=asked.context, coins=line.coins)
+        uploaded = {header.institution for header in line.headers}
+        named = {name for fault in line.faults for name in (fault.institution, fault.accuser)}
+        self.at_fault |= named & set(self.group.members) - uploaded
+        for header in line.headers:
+            self.seen[header.institution] = SeenHeader(context=asked.context, header=header)
