@@ -7,7 +7,7 @@ broken is a sentence in `violations`.
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
