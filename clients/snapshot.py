@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.blocks import BLOCK_ROWS, Block, BlockFile, damaged
+from clients.ledger_file import errors_of
 from clients.person_keys import create_private
 from clients.table import CodedBatch, ContractReader
 from federation.canonical import Digest, canonical_json, digest
@@ -159,8 +160,13 @@ class Snapshot:
                     raise damaged(self.directory, f"{population} people have changed")
 
     def delete(self) -> None:
-        """Deletes the snapshot from disk; done when its plan ends or consent is withdrawn."""
-        shutil.rmtree(self.directory)
+        """Deletes the snapshot from disk; done when its plan ends or consent is withdrawn.
+
+        Raises:
+            ConfigurationError: the disk refuses.
+        """
+        with errors_of(self.directory):
+            shutil.rmtree(self.directory)
 
 
 def take_snapshot(
@@ -187,7 +193,7 @@ def take_snapshot(
 
     Raises:
         ConfigurationError: the directory is taken or has no parent, or `not_held` or `mapping`
-            do not fit.
+            do not fit, or the disk refuses.
         DataError: the table breaks its contract. Nothing is left on disk.
     """
     reader = ContractReader(schema, table_path, not_held=not_held, split=split, mapping=mapping)
@@ -214,14 +220,14 @@ def write_snapshot(
         directory: as in `take_snapshot`.
 
     Raises:
-        ConfigurationError: the directory is taken or has no parent.
+        ConfigurationError: the directory is taken or has no parent, or the disk refuses.
     """
     if directory.exists():
         raise ConfigurationError(f"There already is a snapshot in {directory}.")
     if not directory.parent.is_dir():
         raise ConfigurationError(f"There is no directory {directory.parent} to hold the snapshot.")
     unfinished = directory.with_name(directory.name + ".unfinished")
-    with ExitStack() as on_failure:
+    with errors_of(directory), ExitStack() as on_failure:
         shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed
         unfinished.mkdir(mode=0o700)
         on_failure.callback(shutil.rmtree, unfinished)

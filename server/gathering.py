@@ -211,7 +211,11 @@ class Gathering:
             for name, reply in sorted(replies.items())
             if isinstance(reply, Refuse)
         )
-        silent = [name for name in invited if name not in self._ready and name not in replies]
+        silent = [
+            name
+            for name in invited
+            if name not in self._ready and not isinstance(replies.get(name), Refuse)
+        ]
         return ProtocolError(
             f"{len(self._ready)} of {len(invited)} institutions {what}, the plan needs "
             f"{self._plan.participation.quorum}. Refusals: {said or 'none'}; no answer: "

@@ -61,7 +61,8 @@ class Office:
                 continue
             except ConfigurationError as error:
                 self._understood(error)
-                give_up = give_up or world.chance.random() < 0.1
+                # What the disk refused can be tried again; else going on gives the same words.
+                give_up = "No space" not in str(error) and "disk is full" not in str(error)
                 continue
             except FedscoreError as error:
                 self._understood(error)
