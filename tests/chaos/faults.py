@@ -1,6 +1,7 @@
 """What can go wrong, and where: the faults of one schedule follow from its seed alone."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -106,15 +107,17 @@ class Fault:
     at: int
 
 
-def drawn(seed: int, chance: random.Random, points: dict[Point, int]) -> tuple[Fault, ...]:
+def drawn(
+    seed: int, chance: random.Random, points: dict[Point, int], kinds: Sequence[Kind]
+) -> tuple[Fault, ...]:
     """Returns one to six faults; the first one's kind goes round with the seed.
 
     Args:
         seed: of the schedule.
         chance: of the schedule.
         points: how many of each there are in a training without any fault.
+        kinds: to choose from.
     """
-    kinds = list(Kind)
     chosen = [kinds[seed % len(kinds)]]
     while len(chosen) < 6 and chance.random() < 0.6:
         chosen.append(chance.choice(kinds))

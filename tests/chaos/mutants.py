@@ -6,6 +6,7 @@ with mutants.MUTANTS["notes after sending"]():
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 from clients import ledger, records, sessions
@@ -16,7 +17,9 @@ from clients.taking import Taking
 from experiments.entropy import SeededEntropy
 from federation.sealed import SealedHandler, Seen
 from federation.secure_aggregation.attempt import Aborted
+from server.attempts import Attempt
 from tests.chaos import machine
+from tests.chaos.faults import Kind
 
 
 @contextmanager
@@ -156,9 +159,23 @@ def _answers_unpaid_after_a_full_disk() -> AbstractContextManager[None]:
     return _changed(Taking, "pay", pay)
 
 
-def _forgets_what_it_paid() -> AbstractContextManager[None]:
-    """A process that takes a plan up again does not know which questions were paid."""
-    return _changed(Taking, "__post_init__", lambda self: setattr(self, "_paid", {}))
+def _answers_a_question_twice() -> AbstractContextManager[None]:
+    """Questions that are asked once are asked and answered again, though nobody gave them up."""
+    real = Attempt.give_up
+
+    def give_up(self: Attempt) -> bool:
+        real(self)
+        return True
+
+    @contextmanager
+    def both() -> Iterator[None]:
+        with (
+            _changed(Taking, "_require_in_order", lambda _self, _attempt: None),
+            _changed(Attempt, "give_up", give_up),
+        ):
+            yield
+
+    return both()
 
 
 def _trusts_any_ledger() -> AbstractContextManager[None]:
@@ -202,18 +219,37 @@ def _pays_after_saying() -> AbstractContextManager[None]:
     return both()
 
 
-MUTANTS: Final[dict[str, Callable[[], AbstractContextManager[None]]]] = {
-    "notes after sending": _notes_after_sending,
-    "pays in memory": _pays_in_memory,
-    "refunds on its own vote": _refunds_on_its_own_vote,
-    "forgets its vote": _forgets_its_vote,
-    "votes after a release": _votes_after_a_release,
-    "begins a session twice": _begins_a_session_twice,
-    "forgets envelopes": _forgets_envelopes,
-    "repeats its noise": _repeats_its_noise,
-    "forgets what it paid": _forgets_what_it_paid,
-    "trusts any ledger": _trusts_any_ledger,
-    "pays after saying": _pays_after_saying,
-    "takes no lock": _takes_no_lock,
-    "answers unpaid after a full disk": _answers_unpaid_after_a_full_disk,
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A fault of the product.
+
+    Attributes:
+        made: makes it, while a context is open.
+        shown_by: kinds of faults around the product by which it shows.
+    """
+
+    made: Callable[[], AbstractContextManager[None]]
+    shown_by: tuple[Kind, ...]
+
+
+MUTANTS: Final = {
+    "notes after sending": Mutant(_notes_after_sending, (Kind.IDLE,)),
+    "pays in memory": Mutant(_pays_in_memory, (Kind.IDLE,)),
+    "pays after saying": Mutant(_pays_after_saying, (Kind.CRASH_AFTER_WRITE, Kind.OLD_REQUEST)),
+    "answers unpaid after a full disk": Mutant(
+        _answers_unpaid_after_a_full_disk, (Kind.FULL_AT_COMMIT, Kind.FULL_BEFORE_INSERT)
+    ),
+    "refunds on its own vote": Mutant(
+        _refunds_on_its_own_vote, (Kind.DROP_REPLY, Kind.DROP_REQUEST, Kind.COORDINATOR_DURING)
+    ),
+    "forgets its vote": Mutant(_forgets_its_vote, (Kind.LATE_REQUEST,)),
+    "votes after a release": Mutant(_votes_after_a_release, (Kind.DROP_REPLY, Kind.LATE_REPLY)),
+    "begins a session twice": Mutant(_begins_a_session_twice, (Kind.OLD_REQUEST, Kind.STOP)),
+    "forgets envelopes": Mutant(_forgets_envelopes, (Kind.OLD_REQUEST, Kind.DUPLICATE)),
+    "repeats its noise": Mutant(_repeats_its_noise, (Kind.STOP, Kind.CRASH_AFTER_REPLY)),
+    "answers a question twice": Mutant(
+        _answers_a_question_twice, (Kind.DROP_REPLY, Kind.LATE_REPLY)
+    ),
+    "trusts any ledger": Mutant(_trusts_any_ledger, (Kind.RESTORE_ALL, Kind.STOP)),
+    "takes no lock": Mutant(_takes_no_lock, (Kind.SECOND_DAEMON,)),
 }

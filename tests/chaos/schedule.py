@@ -4,6 +4,7 @@ import hashlib
 import random
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -44,15 +45,20 @@ class Outcome:
         return hashlib.sha256("\n".join(self.trace).encode()).hexdigest()
 
 
-def run(seed: int) -> Outcome:
-    """Returns what became of the schedule of a seed; equal seeds give equal traces."""
+def run(seed: int, kinds: Sequence[Kind] = tuple(Kind)) -> Outcome:
+    """Returns what became of the schedule of a seed; equal seeds give equal traces.
+
+    Args:
+        seed: of the schedule.
+        kinds: of faults to choose from; a replay of `python -m tests.chaos` has all of them.
+    """
     found = shape(seed)
     chance = random.Random(seed)  # noqa: S311  a schedule, not a secret
     directory = scratch()
     policy.units_within = _units_within  # a search that takes longer than all else at a start
     try:
         world = World(
-            seed, found, directory, chance, faults=drawn(seed, chance, points(seed % SHAPES))
+            seed, found, directory, chance, faults=drawn(seed, chance, points(seed % SHAPES), kinds)
         )
         return _outcome(world)
     finally:
