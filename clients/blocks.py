@@ -7,10 +7,11 @@ many rows, R bytes that are 1 where a person's first row stands. Blocks end wher
 person: no damaged bit can stop a round.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +102,60 @@ class BlockFile:
             starts = np.flatnonzero(content[-1]).astype(np.int64)
         codes, bad = content[: self.width], content[self.width] & 1
         return Block(codes=codes, bad=bad, person_starts=starts)
+
+
+class BlockWriter:
+    """Cuts rows into blocks at the same places however they arrive."""
+
+    def __init__(self, file: IO[bytes], *, many: bool) -> None:
+        """Starts a file that is open for writing and empty."""
+        self._file = file
+        self._many = many
+        self._sha256 = hashlib.sha256()
+        self._block_rows: list[int] = []
+        self._waiting: list[NDArray[np.uint8]] = []
+        self._rows_waiting = 0
+
+    def add(
+        self, codes: NDArray[np.uint8], bad: NDArray[np.uint8], starts: NDArray[np.bool_]
+    ) -> None:
+        """Appends rows.
+
+        Args:
+            codes: uint8[width, rows].
+            bad: uint8[rows].
+            starts: bool[rows], true where a person's first row stands.
+        """
+        parts = [codes, bad[np.newaxis]]
+        if self._many:
+            parts.append(starts.astype(np.uint8)[np.newaxis])
+        self._waiting.append(np.concatenate(parts))
+        self._rows_waiting += bad.size
+        if self._rows_waiting > BLOCK_ROWS:
+            self._write_full_blocks()
+
+    def finish(self) -> tuple[tuple[int, ...], str]:
+        """Writes what is left; returns the rows of each block and the SHA-256 of the file."""
+        if self._rows_waiting:
+            self._write(np.concatenate(self._waiting, axis=1))
+        return tuple(self._block_rows), self._sha256.hexdigest()
+
+    def _write_full_blocks(self) -> None:
+        rows = np.concatenate(self._waiting, axis=1)
+        while rows.shape[1] > BLOCK_ROWS:
+            end = BLOCK_ROWS
+            if self._many:  # the last person that starts up to here may not end here
+                end = int(np.flatnonzero(rows[-1, : BLOCK_ROWS + 1])[-1])
+            self._write(rows[:, :end])
+            rows = rows[:, end:]
+        self._waiting = [rows.copy()]
+        self._rows_waiting = rows.shape[1]
+
+    def _write(self, rows: NDArray[np.uint8]) -> None:
+        content = rows.tobytes()
+        self._file.write(content)
+        self._sha256.update(content)
+        self._block_rows.append(rows.shape[1])
 
 
 def damaged(directory: Path, what: str) -> DataError:

@@ -7,15 +7,14 @@ and the first few rows, so that one error can list them all. **No message quotes
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from clients.table_file import TableFile, is_numeric, is_text
+from clients.table_file import is_numeric, is_text
 from federation.errors import ConfigurationError, DataError
 from federation.grid import NOT_HELD, FeatureGrid, Kind, Role, Rule, code_quantities
 from federation.schema import Schema
@@ -33,6 +32,38 @@ _DOUBLE_COLUMN = "the table has several columns of this name"
 _KEY_NULL = "the person key must not be null or empty"
 
 
+class Table(Protocol):
+    """A table that rows are read from: a file (`clients.table_file`) or one of PostgreSQL."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns, in order; a name may stand twice."""
+
+    @property
+    def is_csv(self) -> bool:
+        """Whether every column is read as text, whatever it holds."""
+
+    def type_of(self, column: str) -> pa.DataType:
+        """Returns the Arrow type in which a column is read."""
+
+    def batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """Yields the rows of some columns in order, in batches of up to 65,536 rows.
+
+        Called again after it has ended, it yields the same rows.
+
+        Raises:
+            DataError: the table cannot be read. The message quotes nothing of it.
+            ConfigurationError: the database refused, or is gone.
+        """
+
+    def rows(self) -> int:
+        """Returns how many rows there are, about: for an estimate of space."""
+
+
 class Holds(StrEnum):
     """What a column must hold; the text is what a person reads."""
 
@@ -41,6 +72,7 @@ class Holds(StrEnum):
     TEXT_OR_INTEGERS = "text or integers"
     NUMBERS = "numbers"
     NUMBERS_OR_BOOLEANS = "numbers or booleans"
+    DATES = "dates"
 
     def fits(self, kind: pa.DataType) -> bool:
         """Returns whether a column of an Arrow type can hold it."""
@@ -55,6 +87,8 @@ class Holds(StrEnum):
                 return is_numeric(kind)
             case Holds.NUMBERS_OR_BOOLEANS:
                 return is_numeric(kind) or bool(pa.types.is_boolean(kind))
+            case Holds.DATES:
+                return bool(pa.types.is_date(kind) or pa.types.is_timestamp(kind))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,7 +123,7 @@ class Violations:
         violation.count += count
         violation.rows.extend(rows[: ROWS_NAMED - len(violation.rows)])
 
-    def raise_if_any(self, path: Path) -> None:
+    def raise_if_any(self, table: str) -> None:
         """Raises DataError if a rule was broken."""
         if not self._found:
             return
@@ -101,7 +135,7 @@ class Violations:
             times = f" ({many} {rows}{more})" if violation.count else ""
             lines.append(f"  {column}: {rule}{times}")
         raise DataError(
-            f"The table {path.name} does not keep its contract. Correct the table (rows are "
+            f"The table {table} does not keep its contract. Correct the table (rows are "
             "numbered from 1, a header is not counted):\n" + "\n".join(lines)
         )
 
@@ -113,17 +147,14 @@ class CheckedColumns:
     that the rules which the others break are found all the same.
     """
 
-    def __init__(self, path: Path, mapping: Mapping[str, str]) -> None:
-        """Opens the table.
+    def __init__(self, table: Table, mapping: Mapping[str, str]) -> None:
+        """Starts without a column.
 
         Args:
-            path: a .parquet or .csv file.
+            table: open.
             mapping: schema column -> table column, where the names differ.
-
-        Raises:
-            DataError: the file cannot be opened.
         """
-        self.table = TableFile(path)
+        self.table = table
         self.violations = Violations()
         self._mapping = mapping
         self._usable: set[str] = set()
@@ -165,12 +196,13 @@ class CheckedColumns:
         """Yields the usable columns of all rows, each batch after the 0-based number of its first.
 
         Raises:
-            DataError: no column is usable, or the file is damaged.
+            DataError: no column is usable, or the table cannot be read.
+            ConfigurationError: the database refused, or is gone.
         """
         if not self._usable:
-            self.violations.raise_if_any(self.table.path)
+            self.violations.raise_if_any(self.table.name)
         rows_seen = 0
-        for batch in self.table.batches(sorted(self.column_of(name) for name in self._usable)):
+        for batch in self.table.batches(sorted({self.column_of(name) for name in self._usable})):
             yield rows_seen, batch
             rows_seen += batch.num_rows
         if rows_seen == 0:

@@ -1,26 +1,36 @@
 """One institution's configuration file: who it is, where its table is, what it allows."""
 
+import os
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from clients.environment import Override, overridden, overrides_in
+from clients.left_out import Consent, Retention
 from clients.policy import Policy
+from clients.sources import PostgresqlTable, TableSource
 from federation.errors import ConfigurationError, FedscoreError
 from federation.population import Split
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The institution's TOML; its path is relative to the file.
+    """The institution's TOML; paths are relative to the file.
 
     Attributes:
         id: as the plan's invitation names it: lower-case letters, digits and hyphens.
         title: for people.
         most_people: public figure that the number of people in the table never exceeds; never the
             number itself.
-        table: Parquet or CSV file with one row or several for each person.
+        table: Parquet or CSV file with one row or several for each person; with
+            `postgresql_connection` a table or view there, "table" or "schema.table".
+        postgresql_connection: file with a connection string of libpq, private; empty for a file.
         not_held: scored or protected features that its table does not have.
+        columns: column of the schema -> column of the table, where the names differ.
+        consent: where the table says who agreed; without it, everybody did.
+        retention: how old a row may be; without it, any age.
         policy: what it takes part in.
     """
 
@@ -29,13 +39,24 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     most_people: int
     table: str
     policy: Policy
+    postgresql_connection: str = ""
     not_held: tuple[str, ...] = ()
+    columns: dict[str, str] = {}
+    consent: Consent | None = None
+    retention: Retention | None = None
 
     def __post_init__(self) -> None:
         if not self.id or not all(c.isascii() and (c.isalnum() or c == "-") for c in self.id):
             raise ConfigurationError(f"Expected id={self.id!r} of letters, digits and hyphens.")
         if self.most_people < 1:
             raise ConfigurationError(f"Expected most_people={self.most_people} of at least 1.")
+
+    @property
+    def source(self) -> TableSource:
+        """Where the table is."""
+        if not self.postgresql_connection:
+            return Path(self.table)
+        return PostgresqlTable(connection_file=Path(self.postgresql_connection), table=self.table)
 
 
 class Approval(StrEnum):
@@ -57,7 +78,11 @@ class DaemonConfiguration(Configuration, frozen=True, kw_only=True, forbid_unkno
         roster: file of the federation's roster, as the coordinator handed it over.
         coordinator_address: host and port.
         root_certificates: PEM file; no other authority is trusted.
-        state: private directory of keys, ledger, records, decisions and snapshots.
+        state: private directory of keys, ledger, records and decisions.
+        snapshots: private directory for the table in codes, of this institution alone; empty for
+            one in `state`.
+        identity_key: private file of the institution's Ed25519 key, PEM; empty: in `state`.
+        node_key: private file of its connection's key, OpenSSH; empty: in `state`.
     """
 
     approval: Approval
@@ -69,6 +94,9 @@ class DaemonConfiguration(Configuration, frozen=True, kw_only=True, forbid_unkno
     coordinator_address: str
     root_certificates: str
     state: str
+    identity_key: str = ""
+    node_key: str = ""
+    snapshots: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,27 +117,45 @@ _C = TypeVar("_C", bound=Configuration)
 
 
 def load_configuration(path: Path) -> Configuration:
-    """Returns the configuration in a file, its table's path made absolute.
+    """Returns the configuration in a file, its paths made absolute.
 
     Raises:
         ConfigurationError: unreadable, not TOML, or an unknown, missing or mistyped field.
     """
-    return _loaded(path, Configuration, ("table",))
+    return _loaded(path, Configuration, ())
 
 
-def load_daemon_configuration(path: Path) -> DaemonConfiguration:
+def load_daemon_configuration(
+    path: Path, environment: Mapping[str, str] = os.environ
+) -> DaemonConfiguration:
     """Returns the configuration of a long-running institution, its paths made absolute.
 
+    Args:
+        path: of the file.
+        environment: whose variables override some settings (`clients.environment`).
+
     Raises:
-        ConfigurationError: unreadable, not TOML, or an unknown, missing or mistyped field.
+        ConfigurationError: unreadable, not TOML, an unknown, missing or mistyped field, or a
+            variable that overrides nothing.
     """
-    paths = ("table", "schema", "roster", "root_certificates", "state")
-    return _loaded(path, DaemonConfiguration, paths)
+    paths = (
+        "schema",
+        "roster",
+        "root_certificates",
+        "state",
+        "snapshots",
+        "identity_key",
+        "node_key",
+    )
+    return _loaded(path, DaemonConfiguration, paths, overrides_in(environment))
 
 
-def _loaded(path: Path, kind: type[_C], paths: tuple[str, ...]) -> _C:
+def _loaded(
+    path: Path, kind: type[_C], paths: tuple[str, ...], overrides: tuple[Override, ...] = ()
+) -> _C:
     try:
-        found = msgspec.toml.decode(path.read_bytes(), type=kind)
+        content = overridden(msgspec.toml.decode(path.read_bytes()), overrides, kind)
+        found = msgspec.convert(content, kind)
     except OSError as error:
         raise ConfigurationError(f"Cannot read {path}: {error.strerror}.") from error
     except FedscoreError as error:
@@ -119,6 +165,8 @@ def _loaded(path: Path, kind: type[_C], paths: tuple[str, ...]) -> _C:
             error
         )
     home = path.resolve().parent
-    return msgspec.structs.replace(
-        found, **{name: str(home / getattr(found, name)) for name in paths}
-    )
+    paths = (*paths, "postgresql_connection" if found.postgresql_connection else "table")
+    if any("\0" in getattr(found, name) for name in paths):
+        raise ConfigurationError(f"{path}: a path holds a character that no path can have.")
+    given = {name: getattr(found, name) for name in paths if getattr(found, name)}
+    return msgspec.structs.replace(found, **{name: str(home / one) for name, one in given.items()})

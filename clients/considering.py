@@ -94,6 +94,7 @@ def consideration(
     roster: Roster,
     balance: Balance,
     decision: Decision,
+    space: Rule,
     now: datetime,
 ) -> Consideration:
     """Returns what the daemon would say to an invitation, by the very rules by which it would.
@@ -105,6 +106,7 @@ def consideration(
         roster: that it has pinned.
         balance: of its ledger, under its policy's limits.
         decision: what its people have said of this plan.
+        space: whether the disk has room for its snapshot.
         now: with time zone.
 
     Raises:
@@ -118,13 +120,14 @@ def consideration(
         identifier=configuration.id,
         schema=schema,
         roster=roster,
+        approved_peers=configuration.policy.approved_peers,
         split=configuration.split,
         most_people=configuration.most_people,
         now=now,
     )
     price = price_of(plan, schema)
     policy = configuration.policy
-    rules = (*fitting, *consider(plan, price, policy, balance))
+    rules = (*fitting, *consider(plan, price, policy, balance), space)
     delta = Delta(policy.delta)
 
     def side(population: Population) -> Side:

@@ -14,8 +14,10 @@ from clients.flower_node import load_node_key, serve
 from clients.institution import Institution
 from clients.ledger import Ledger
 from clients.premises import Premises
+from clients.reading import Reading
 from clients.records import Records
 from clients.releases import Releases
+from clients.withdrawals import Withdrawals
 from federation.privacy.entropy import Entropy
 from federation.schema import Schema
 from federation.sealed import SealedHandler
@@ -58,8 +60,13 @@ def run_daemon(
             identity=identity,
             roster=roster,
             schema=schema,
-            table=Path(configuration.table),
-            not_held=frozenset(configuration.not_held),
+            read_table=Reading(
+                configuration=configuration,
+                schema=schema,
+                split=configuration.split,
+                clock=clock,
+                withdrawals=Withdrawals(premises.withdrawals),
+            ),
             most_people=configuration.most_people,
             split=configuration.split,
             policy=configuration.policy,

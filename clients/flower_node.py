@@ -62,6 +62,12 @@ _INTERVAL_SECONDS: Final = 10.0
 """The least that Flower takes; after twice as long without a heartbeat a node counts as gone, and
 not earlier can a node that was killed connect again."""
 _OBJECT_TRIES: Final = 100
+_FRONT_ONLY: Final = (
+    httpx.codes.BAD_GATEWAY,
+    httpx.codes.SERVICE_UNAVAILABLE,
+    httpx.codes.GATEWAY_TIMEOUT,
+)
+"""A front says so that does not reach the SuperLink, which may know us still."""
 
 _log = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it would name each poll
@@ -132,7 +138,9 @@ def serve(
                 if not troubled:  # said once for each interruption, not once for each try
                     _log.warning("no connection to %s (%s): trying again", address, _why(error))
                     troubled = True
-                if isinstance(error, httpx.HTTPStatusError):
+                if isinstance(error, httpx.HTTPStatusError) and (
+                    error.response.status_code not in _FRONT_ONLY
+                ):
                     connection.forget()
                 stop.wait(_RECONNECT_SECONDS)
 

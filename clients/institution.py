@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from clients.ledger import Ledger
 from clients.policy import Policy
 from clients.records import EnteredPlan, Records
+from clients.releases import trusted_release
 from clients.sessions import Sessions
-from clients.snapshot import Snapshot, take_snapshot
+from clients.snapshot import Snapshot
 from clients.taking import Taking
 from clients.weighing import Refused, Weighing
 from federation.canonical import Digest, public_key_of
@@ -46,7 +47,6 @@ from federation.messages import (
     decode_request,
     encode,
 )
-from federation.model.release import load_release
 from federation.plan import Plan, load_plan, plan_toml
 from federation.population import Split
 from federation.pricing import PlanPrice
@@ -79,8 +79,7 @@ class Institution:
         identity: Ed25519PrivateKey,
         roster: Roster,
         schema: Schema,
-        table: Path,
-        not_held: frozenset[str],
+        read_table: Callable[[Path], Snapshot],
         most_people: int,
         split: Split,
         policy: Policy,
@@ -101,8 +100,7 @@ class Institution:
             identity: its Ed25519 key, by which the others know it.
             roster: of the federation, as this institution's own people have pinned it.
             schema: the federation's public data contract.
-            table: Parquet or CSV file that keeps it.
-            not_held: features of the schema that this table does not have.
+            read_table: takes a snapshot of the table into a new directory.
             most_people: public figure that the number of people in the table never exceeds.
             split: the federation's public salt and held-out fraction, the same for every plan.
             policy: what this institution allows.
@@ -134,8 +132,7 @@ class Institution:
         self._identity = identity
         self._roster = roster
         self._schema = schema
-        self._table = table
-        self._not_held = not_held
+        self._read_table = read_table
         self._most_people = most_people
         self._split = split
         self._limits = policy.limits
@@ -169,7 +166,8 @@ class Institution:
 
         Raises:
             DataError: the table breaks its contract, or holds more people than `most_people`.
-            ConfigurationError: a plan is under way on the last snapshot.
+            ConfigurationError: a plan is under way on the last snapshot, or the table cannot be
+                read.
         """
         if self._entered is not None:
             raise ConfigurationError("A plan is under way: its snapshot cannot be replaced.")
@@ -179,13 +177,7 @@ class Institution:
                 "key column, or join a federation that holds nobody out."
             )
         shutil.rmtree(self._workspace / "snapshot", ignore_errors=True)  # also a killed process's
-        snapshot = take_snapshot(
-            self._schema,
-            self._table,
-            not_held=self._not_held,
-            split=self._split,
-            directory=self._workspace / "snapshot",
-        )
+        snapshot = self._read_table(self._workspace / "snapshot")
         people = sum(snapshot.people(population) for population in Population)
         if people > self._most_people:
             snapshot.delete()
@@ -278,8 +270,11 @@ class Institution:
             case Close():
                 return encode(self._close(request))
         entered = self._under_way()
-        said = self._records.reply_to(data)
-        return encode(self._reply(request, entered.sessions)) if said is None else said
+        if (said := self._records.reply_to(data)) is not None:
+            return said
+        if isinstance(request, Open):
+            self._weighing.require_rate()
+        return encode(self._reply(request, entered.sessions))
 
     @staticmethod
     def _reply(request: Request, sessions: Sessions) -> Reply:
@@ -303,11 +298,7 @@ class Institution:
 
     @property
     def taking(self) -> Taking:
-        """The plan that is under way.
-
-        Raises:
-            ProtocolError: there is none.
-        """
+        """The plan that is under way, or a `ProtocolError`."""
         if self._entered is None:
             raise ProtocolError("This institution takes part in no plan.")
         return self._entered.taking
@@ -407,10 +398,9 @@ class Institution:
             self._log(f"plan {name} ended without a release")
             return
         try:
-            found = load_release(release)
-            found.require_signed_by(taking.plan.coordinator)
-            if found.plan != taking.digest:
-                raise ProtocolError("it names another plan")
+            found = trusted_release(
+                release, plan=taking.digest, coordinator=taking.plan.coordinator
+            )
         except FedscoreError as error:
             self._log(f"the release of plan {name} is not trusted: {error}")
             return

@@ -6,8 +6,8 @@ opens the file verifies all of it; nothing is ever read from it unverified.
 
 What the file alone cannot show is that its end is missing: an older copy, or a log whose tail was
 lost, is a shorter ledger that is valid. `require_not_older_than` compares it with a head that was
-seen in a signed header. Keep the file on a disk of this machine: locks and the write-ahead log do
-not work over a network.
+seen in a signed header, and `recover` charges what is missing at its worst. Keep the file on a disk
+of this machine: locks and the write-ahead log do not work over a network.
 """
 
 import sqlite3
@@ -19,35 +19,32 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import msgspec
-
 from clients.ledger_file import (
     CAREFUL,
     DURABLE,
-    MACHINE_FAILED,
     READ_ONLY,
     beside,
     connect,
-    empty_ledger,
     errors_of,
     existing,
     lock,
-    result_code,
     set_pragmas,
     write_empty_ledger,
 )
+from clients.ledger_reading import verified_account, verified_entries
 from federation.canonical import Digest
-from federation.errors import ConfigurationError, FedscoreError, LedgerCorrupt, PrivacyError
+from federation.errors import ConfigurationError, LedgerCorrupt, PrivacyError
 from federation.privacy.ledger_entries import (
     GENESIS,
-    KINDS,
     Closed,
     Entry,
     Recorded,
+    Recovered,
     Refunded,
     Reserved,
     Spent,
 )
+from federation.privacy.ledger_recovery import recovery
 from federation.privacy.ledger_rules import (
     Account,
     Balance,
@@ -61,6 +58,11 @@ from federation.privacy.units import Price
 
 Head = tuple[int, Digest]
 """Sequence and hash of a ledger's last entry."""
+
+_WAYS_OUT = (
+    "Restore the newest copy, or have what is missing charged at its worst with "
+    "`fedscore ledger recover`."
+)
 
 
 class Ledger:
@@ -78,7 +80,7 @@ class Ledger:
         self._path = path
         self._clock = clock
         self._connection = connection
-        self._account = self._refolded()
+        self._account = verified_account(connection, path)
         self._mutex = threading.RLock()
         self._is_usable = True
         self._resources = ExitStack()
@@ -232,7 +234,7 @@ class Ledger:
             LedgerCorrupt: the file changed under the open ledger.
         """
         with self._use():
-            return tuple(self._verified(Account()))
+            return tuple(verified_entries(self._connection, self._path, Account()))
 
     def head(self) -> Head:
         """Returns sequence and hash of the last entry; (0, GENESIS) when there is none."""
@@ -255,19 +257,67 @@ class Ledger:
             LedgerCorrupt: the ledger ends before it, or holds another entry there.
         """
         with self._use():
+            if self._holds(sequence, head):
+                return
             if sequence > self._account.sequence:
                 raise LedgerCorrupt(
                     f"{self._path} is older than a head seen before: it ends at sequence "
-                    f"{self._account.sequence}, entry {sequence} was signed. Restore the newest "
-                    "copy, or charge the gap with `ledger recover`."
+                    f"{self._account.sequence}, entry {sequence} was signed, head {head}. "
+                    f"{_WAYS_OUT}"
                 )
-            query = "SELECT hash FROM entry WHERE sequence = ?"
-            row = self._connection.execute(query, (max(0, sequence),)).fetchone()
-            if head != (row[0] if row else GENESIS):
-                raise LedgerCorrupt(
-                    f"{self._path} does not contain the head signed for sequence {sequence}: it "
-                    "is another ledger or was rewritten. Restore the right copy."
-                )
+            raise LedgerCorrupt(
+                f"{self._path} does not contain the head signed for sequence {sequence}, {head}: "
+                f"it is another ledger, was rewritten, or went on from an older copy. {_WAYS_OUT}"
+            )
+
+    def recovery(
+        self, sequence: int, head: Digest, *, missing_since: int, limits: Limits
+    ) -> Recovered:
+        """Returns what charges the missing entries at their worst, for a person to confirm.
+
+        Args:
+            sequence: in a header that this institution signed.
+            head: the hash in that header; the ledger does not hold it.
+            missing_since: seconds since 1970 from which on entries may be missing, 0 if unknown.
+            limits: the highest that the institution had since then.
+
+        Raises:
+            ConfigurationError: nothing is missing, or the time lies ahead.
+            PrivacyError: sequence or head are malformed, or the limits allow nothing.
+        """
+        with self._use():
+            self._require_missing(sequence, head)
+            return recovery(
+                self._account,
+                self._clock(),
+                seen_sequence=sequence,
+                seen_head=head,
+                missing_since=missing_since,
+                limits=limits,
+            )
+
+    def recover(self, recovered: Recovered) -> Head:
+        """Charges what a person has confirmed, open plans in full; returns the new head, durable.
+
+        Raises:
+            ConfigurationError: nothing is missing, or the machine refused.
+            LedgerCorrupt: another program wrote to the ledger.
+        """
+        with self._transaction() as now:
+            self._require_missing(recovered.seen_sequence, recovered.seen_head)
+            return self._append(now, recovered)
+
+    def _require_missing(self, sequence: int, head: Digest) -> None:
+        if self._holds(sequence, head):
+            raise ConfigurationError(
+                f"{self._path} holds the head signed for sequence {sequence}: nothing is missing."
+            )
+
+    def _holds(self, sequence: int, head: Digest) -> bool:
+        """Returns whether this was its head once, or that of missing entries that it charged."""
+        query = "SELECT sequence FROM entry WHERE hash = ?"
+        row = (0,) if head == GENESIS else self._connection.execute(query, (head,)).fetchone()
+        return row == (sequence,) or self._account.has_charged_for(sequence, head)
 
     def verify(self) -> None:
         """Reads the whole file again and returns only if every hash and every rule holds.
@@ -277,7 +327,7 @@ class Ledger:
                 sequence.
         """
         with self._use():
-            account = self._refolded()
+            account = verified_account(self._connection, self._path)
             if account.head != self._account.head:
                 raise LedgerCorrupt(
                     f"{self._path} ends at sequence {account.sequence}, but this process knows "
@@ -344,54 +394,3 @@ class Ledger:
             ),
         )
         return self._account.sequence, self._account.head
-
-    def _refolded(self) -> Account:
-        query = "SELECT type, name, sql FROM sqlite_schema ORDER BY name"
-        with empty_ledger() as empty:
-            expected = empty.execute(query).fetchall()
-        if self._connection.execute(query).fetchall() != expected:
-            raise LedgerCorrupt(
-                f"{self._path} does not hold the tables and triggers of a ledger. Restore a copy."
-            )
-        account = Account()
-        for _ in self._verified(account):
-            pass
-        if self._connection.execute("PRAGMA integrity_check(1)").fetchall() != [("ok",)]:
-            raise LedgerCorrupt(
-                f"{self._path} is damaged, though sequences 1 to {account.sequence} can be read. "
-                "Restore a copy."
-            )
-        return account
-
-    def _verified(self, account: Account) -> Iterator[Recorded]:
-        """Yields every row as the entry it holds, folding it into the empty `account`."""
-        query = "SELECT sequence, time, previous, hash, kind, body FROM entry ORDER BY sequence"
-        sequence = 1
-        try:
-            for row in self._connection.execute(query):
-                recorded, stored_hash = _decoded(row)
-                record(account, recorded)
-                if account.head != stored_hash:
-                    raise LedgerCorrupt("Its hash is not the hash of its content.")
-                yield recorded
-                sequence += 1
-        except (FedscoreError, msgspec.DecodeError, sqlite3.Error) as error:
-            if result_code(error) in MACHINE_FAILED:
-                raise
-            raise LedgerCorrupt(
-                f"{self._path} is damaged at sequence {sequence}: {str(error).rstrip('.')}. "
-                "Restore a copy that verifies."
-            ) from error
-
-
-def _decoded(row: tuple[object, ...]) -> tuple[Recorded, str]:
-    sequence, time, previous, stored_hash, kind, body = msgspec.convert(
-        row, tuple[int, int, str, str, str, str]
-    )
-    if kind not in KINDS:
-        raise LedgerCorrupt("Its kind is unknown.")
-    entry = msgspec.json.decode(body, type=KINDS[kind])
-    recorded = Recorded(sequence=sequence, time=time, previous=Digest(previous), entry=entry)
-    if recorded.body().decode() != body:
-        raise LedgerCorrupt("Its body is not in canonical form.")
-    return recorded, stored_hash

@@ -13,7 +13,8 @@ from federation.privacy.ledger_entries import GENESIS
 BUSY_SECONDS = 0.5
 
 # The insert trigger makes the three checks itself: INSERT OR REPLACE would otherwise delete a row
-# without firing the delete trigger, because recursive_triggers is off by default.
+# without firing the delete trigger, because recursive_triggers is off by default. Only a person's
+# recovery leaves sequences out; which ones, `federation.privacy.ledger_rules` decides.
 LEDGER_TABLES = f"""
 CREATE TABLE entry (
     sequence INTEGER PRIMARY KEY,
@@ -24,7 +25,9 @@ CREATE TABLE entry (
     body TEXT NOT NULL
 ) STRICT;
 CREATE TRIGGER entry_is_appended BEFORE INSERT ON entry
-WHEN NEW.sequence IS NOT (SELECT coalesce(max(sequence), 0) + 1 FROM entry)
+WHEN NEW.sequence <= (SELECT coalesce(max(sequence), 0) FROM entry)
+    OR NEW.kind IS NOT 'recovered'
+        AND NEW.sequence IS NOT (SELECT coalesce(max(sequence), 0) + 1 FROM entry)
     OR NEW.previous IS NOT coalesce(
         (SELECT hash FROM entry ORDER BY sequence DESC LIMIT 1), '{GENESIS}')
     OR EXISTS (SELECT 1 FROM entry WHERE hash = NEW.hash)

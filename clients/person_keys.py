@@ -34,11 +34,13 @@ class PeopleOfBatch:
     Attributes:
         starts: bool[rows], true where a person's first row stands.
         held_out: bool[rows].
+        hashes: uint64[rows], `key_hashes` of each row's person.
         too_long: bool[rows], true for the rows of a person after the first 10,000.
     """
 
     starts: NDArray[np.bool_]
     held_out: NDArray[np.bool_]
+    hashes: NDArray[np.uint64]
     too_long: NDArray[np.bool_]
 
 
@@ -50,7 +52,7 @@ class PeopleStream:
         self._many = rows_per_person is RowsPerPerson.MANY
         self._hashes = hashes
         self._last_key: str | None = None
-        self._last_held_out = False
+        self._last_hash = np.uint64(0)
         self._rows_of_last = 0
 
     def rows_are_people(self, first_row: int, rows: int) -> PeopleOfBatch:
@@ -71,15 +73,18 @@ class PeopleStream:
         starts = person_starts(keys, self._last_key)
         of_starts = key_hashes(self._split, keys.filter(pa.array(starts)).to_pylist())
         self._hashes.add(of_starts)
-        held_out = np.append(self._last_held_out, held_out_hashes(self._split, of_starts))
+        hashes = np.append(self._last_hash, of_starts)
+        held_out = held_out_hashes(self._split, hashes)
+        person = np.cumsum(starts)
         position = self._positions(starts)
         if len(keys):
             self._last_key = keys[-1].as_py()
-            self._last_held_out = bool(held_out[-1])
+            self._last_hash = hashes[-1]
             self._rows_of_last = int(position[-1]) + 1
         return PeopleOfBatch(
             starts=starts,
-            held_out=held_out[np.cumsum(starts)],
+            held_out=held_out[person],
+            hashes=hashes[person],
             too_long=position >= LARGEST_PERSON,
         )
 
@@ -87,6 +92,7 @@ class PeopleStream:
         return PeopleOfBatch(
             starts=np.ones(hashes.size, np.bool_),
             held_out=held_out_hashes(self._split, hashes),
+            hashes=hashes,
             too_long=np.zeros(hashes.size, np.bool_),
         )
 

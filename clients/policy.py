@@ -1,8 +1,12 @@
 """The institution's own rules: what it takes part in, and what it never spends more than."""
 
 import math
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
 
 import msgspec
 
@@ -17,39 +21,76 @@ from federation.privacy.units import Delta, Epsilon, Population
 from federation.schema import Schema
 from federation.secure_aggregation.roster import Roster
 
+_HEX64: Final = re.compile(r"[0-9a-f]{64}")
+
+
+class Peers(StrEnum):
+    """Who may take part beside us, where they are not listed."""
+
+    ROSTER = "roster"
+
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an institution's people have decided, in its own configuration file.
 
     Attributes:
         coordinator: the only Ed25519 key whose plans are considered, 64 hexadecimal digits.
+        approved_peers: the only institutions that a plan may invite beside us, by id; "roster":
+            all whom our pinned roster names.
         purposes: the purposes that are allowed, compared letter by letter.
-        least_quorum: m of a plan must be at least this.
-        least_colluders: c of a plan must be at least this, >= 1.
+        least_participants: a plan must invite at least this many, ourselves included: n, >= 3.
+        least_quorum: answers in every total that is opened: m, >= 3.
+        least_threshold: institutions whose shares open a total: t, >= 3.
+        least_colluders: institutions that may conspire with the coordinator: c, >= 1.
+        least_audited_share: of the answers computed again inside institutions, in [0, 1].
+        longest_validity_days: of a plan, for its price is set aside as long; >= 1.
+        rounds_per_hour: questions that are answered within any 60 minutes at most, >= 1.
         delta: every epsilon below is stated at this delta; a plan's may not be larger.
         epsilon_per_plan: largest epsilon of one plan.
         epsilon_per_year: largest epsilon of all that falls in a sliding year.
         epsilon_lifetime: largest epsilon ever; never renewed.
+        schemas: digests of the only data contracts that are answered about. A plan's must always be
+            that of the schema file which the configuration names; a list keeps also that file from
+            being replaced by another than people have read. Empty: whatever it holds.
     """
 
     coordinator: str
+    approved_peers: Peers | tuple[str, ...]
     purposes: tuple[str, ...]
+    least_participants: int
     least_quorum: int
+    least_threshold: int
     least_colluders: int
+    least_audited_share: float
+    longest_validity_days: int
+    rounds_per_hour: int
     delta: float
     epsilon_per_plan: float
     epsilon_per_year: float
     epsilon_lifetime: float
+    schemas: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        ranges = (
+            (bool(_HEX64.fullmatch(self.coordinator)), "coordinator of 64 hexadecimal digits"),
+            (all(map(_HEX64.fullmatch, self.schemas)), "schemas by digest, 64 hexadecimal digits"),
+            (self.least_participants >= 3, "least_participants >= 3"),
+            (self.least_quorum >= 3, "least_quorum >= 3"),
+            (self.least_threshold >= 3, "least_threshold >= 3"),
+            (self.least_colluders >= 1, "least_colluders >= 1"),
+            (0 <= self.least_audited_share <= 1, "least_audited_share in [0, 1]"),
+            (1 <= self.longest_validity_days <= 3650, "longest_validity_days in [1, 3650]"),
+            (self.rounds_per_hour >= 1, "rounds_per_hour >= 1"),
+        )
+        for holds, rule in ranges:
+            if not holds:
+                raise ConfigurationError(f"policy: expected {rule}.")
         for epsilon in (self.epsilon_per_plan, self.epsilon_per_year, self.epsilon_lifetime):
             require_target(epsilon, self.delta)
         if not self.epsilon_per_plan <= self.epsilon_per_year <= self.epsilon_lifetime:
             raise ConfigurationError(
                 "policy: expected epsilon_per_plan <= epsilon_per_year <= epsilon_lifetime."
             )
-        if self.least_quorum < 3 or self.least_colluders < 1:
-            raise ConfigurationError("policy: expected least_quorum >= 3, least_colluders >= 1.")
 
     @property
     def limits(self) -> Limits:
@@ -66,7 +107,7 @@ class Rule:
     """One rule of the policy held against one plan.
 
     Attributes:
-        text: what was found, with both figures, for the institution's own people.
+        text: what is found and what is wanted, in words that are true if the rule holds or not.
         holds: whether the plan keeps it.
         code: what the coordinator is told if it does not.
     """
@@ -82,6 +123,7 @@ def fits(
     identifier: str,
     schema: Schema,
     roster: Roster,
+    approved_peers: Peers | tuple[str, ...],
     split: Split,
     most_people: int,
     now: datetime,
@@ -93,46 +135,80 @@ def fits(
         identifier: of the institution.
         schema: that its table keeps.
         roster: that it has pinned.
+        approved_peers: of its policy.
         split: of its federation.
         most_people: the public figure that its table never exceeds.
         now: with time zone.
     """
-    invited = plan.participation.invited
-    strangers = [one for one in invited if roster.key_of(one) is None]
     return (
-        Rule(
-            text=f"now is between {plan.valid_from:%Y-%m-%d %H:%M} and "
-            f"{plan.valid_until:%Y-%m-%d %H:%M %Z}",
-            holds=plan.valid_from <= now <= plan.valid_until,
-            code=RefusalCode.VALIDITY,
-        ),
-        Rule(
-            text=f"schema {plan.schema[:16]}... is ours, {schema.digest[:16]}...",
-            holds=plan.schema == schema.digest,
-            code=RefusalCode.SCHEMA,
-        ),
-        Rule(
-            text=f"we, {identifier}, are invited",
-            holds=identifier in invited,
+        *_occasion(plan, now, roster, schema),
+        *_company(plan, identifier, roster, approved_peers),
+        *_own_people(plan, split, most_people),
+    )
+
+
+def _occasion(plan: Plan, now: datetime, roster: Roster, schema: Schema) -> Iterator[Rule]:
+    in_time = plan.valid_from <= now <= plan.valid_until
+    yield Rule(
+        text=f"now is {_not(in_time)}between {plan.valid_from:%Y-%m-%d %H:%M} and "
+        f"{plan.valid_until:%Y-%m-%d %H:%M %Z}",
+        holds=in_time,
+        code=RefusalCode.VALIDITY,
+    )
+    at_home = plan.federation == roster.federation
+    yield Rule(
+        text=f"federation {plan.federation!r} is {_not(at_home)}ours, {roster.federation!r}",
+        holds=at_home,
+        code=RefusalCode.POLICY,
+    )
+    known = plan.schema == schema.digest
+    yield Rule(
+        text=f"schema {plan.schema[:16]}... is {_not(known)}ours, {schema.digest[:16]}...",
+        holds=known,
+        code=RefusalCode.SCHEMA,
+    )
+
+
+def _company(
+    plan: Plan, identifier: str, roster: Roster, approved: Peers | tuple[str, ...]
+) -> Iterator[Rule]:
+    invited = plan.participation.invited
+    yield Rule(
+        text=f"we, {identifier}, are {_not(identifier in invited)}invited",
+        holds=identifier in invited,
+        code=RefusalCode.PARTICIPANTS,
+    )
+    strangers = [one for one in invited if roster.key_of(one) is None]
+    yield Rule(
+        text="our roster names everybody invited"
+        + (f", but not {', '.join(strangers)}" if strangers else ""),
+        holds=not strangers,
+        code=RefusalCode.PARTICIPANTS,
+    )
+    if not isinstance(approved, Peers):
+        others = [one for one in invited if one not in (identifier, *approved)]
+        yield Rule(
+            text="this policy's approved_peers name everybody else invited"
+            + (f", but not {', '.join(others)}" if others else ""),
+            holds=not others,
             code=RefusalCode.PARTICIPANTS,
-        ),
-        Rule(
-            text="our roster names everybody invited"
-            + (f", but not {', '.join(strangers)}" if strangers else ""),
-            holds=not strangers,
-            code=RefusalCode.PARTICIPANTS,
-        ),
-        Rule(
-            text="the plan holds out the same people as our federation",
-            holds=plan.people.split == split,
-            code=RefusalCode.POLICY,
-        ),
-        Rule(
-            text=f"the plan has room for {plan.people.most_per_institution:,} people, we may have "
-            f"{most_people:,}",
-            holds=plan.people.most_per_institution >= most_people,
-            code=RefusalCode.POLICY,
-        ),
+        )
+
+
+def _own_people(plan: Plan, split: Split, most_people: int) -> Iterator[Rule]:
+    same = plan.people.split == split
+    yield Rule(
+        text=f"the plan holds out {'the same' if same else 'other'} people "
+        f"{'as' if same else 'than'} our federation",
+        holds=same,
+        code=RefusalCode.POLICY,
+    )
+    room = plan.people.most_per_institution
+    yield Rule(
+        text=f"the plan has room for {room:,} people of an institution, we may have "
+        f"{most_people:,}",
+        holds=room >= most_people,
+        code=RefusalCode.POLICY,
     )
 
 
@@ -145,67 +221,113 @@ def consider(plan: Plan, price: PlanPrice, policy: Policy, balance: Balance) -> 
         policy: the institution's own.
         balance: of its ledger, under `policy.limits`.
     """
-    delta = Delta(policy.delta)
-    who, most = plan.participation, plan.privacy.delta
+    fine = plan.privacy.delta <= policy.delta
+    return (
+        *_people_and_purpose(plan, policy),
+        *_participation(plan, policy),
+        rate(balance, policy),
+        Rule(
+            text=f"delta {plan.privacy.delta:g} {_within(fine)} this "
+            f"policy's delta = {policy.delta:g}",
+            holds=fine,
+            code=RefusalCode.POLICY,
+        ),
+        *(
+            rule
+            for population in Population
+            for rule in _affordable(population, price, policy, balance)
+        ),
+    )
+
+
+def rate(balance: Balance, policy: Policy) -> Rule:
+    """Returns the rule that a question keeps if it may still be answered in this hour.
+
+    Args:
+        balance: of the ledger, now.
+        policy: the institution's own.
+    """
+    return Rule(
+        text=f"answers in the last hour: {balance.answers_last_hour}, of at most this policy's "
+        f"rounds_per_hour = {policy.rounds_per_hour}",
+        holds=balance.answers_last_hour < policy.rounds_per_hour,
+        code=RefusalCode.POLICY,
+    )
+
+
+def _people_and_purpose(plan: Plan, policy: Policy) -> Iterator[Rule]:
     trusted = plan.coordinator == policy.coordinator
+    yield Rule(
+        text=f"coordinator {plan.coordinator[:16]}... is {_not(trusted)}the one we trust",
+        holds=trusted,
+        code=RefusalCode.SIGNATURE,
+    )
     allowed = plan.purpose in policy.purposes
-    enough, careful = who.quorum >= policy.least_quorum, who.colluders >= policy.least_colluders
-    rules = [
-        Rule(
-            text=f"coordinator {plan.coordinator[:16]}... is {_not(trusted)}the one we trust",
-            holds=trusted,
-            code=RefusalCode.SIGNATURE,
-        ),
-        Rule(
-            text=f"purpose {plan.purpose!r} is {_not(allowed)}one of this policy's purposes: "
-            f"{', '.join(policy.purposes) or 'none'}",
-            holds=allowed,
-            code=RefusalCode.POLICY,
-        ),
-        Rule(
-            text=f"quorum {who.quorum} {'keeps' if enough else 'is below'} this policy's "
-            f"least_quorum = {policy.least_quorum}",
-            holds=enough,
-            code=RefusalCode.PARTICIPANTS,
-        ),
-        Rule(
-            text=f"colluders {who.colluders} {'keeps' if careful else 'is below'} this policy's "
-            f"least_colluders = {policy.least_colluders}",
-            holds=careful,
-            code=RefusalCode.PARTICIPANTS,
-        ),
-        Rule(
-            text=f"delta {most:g} {'keeps' if most <= policy.delta else 'exceeds'} this policy's "
-            f"delta = {policy.delta:g}",
-            holds=most <= policy.delta,
-            code=RefusalCode.POLICY,
-        ),
-    ]
-    for population in Population:
-        units = price.price.of(population)
-        epsilon = price.epsilon_of(units, delta)
-        fits = math.isfinite(epsilon) and epsilon <= policy.epsilon_per_plan
-        left = balance.of(population)
-        affordable = units <= left.left
-        rules.append(
-            Rule(
-                text=f"{population}: epsilon {epsilon:.4g} {'keeps' if fits else 'exceeds'} this "
-                f"policy's epsilon_per_plan = {policy.epsilon_per_plan:g}",
-                holds=fits,
-                code=RefusalCode.PRICE,
-            )
+    yield Rule(
+        text=f"purpose {plan.purpose!r} is {_not(allowed)}one of this policy's purposes: "
+        f"{', '.join(policy.purposes) or 'none'}",
+        holds=allowed,
+        code=RefusalCode.POLICY,
+    )
+    if policy.schemas:
+        read = plan.schema in policy.schemas
+        yield Rule(
+            text=f"schema {plan.schema[:16]}... is {_not(read)}one of this policy's schemas",
+            holds=read,
+            code=RefusalCode.SCHEMA,
         )
-        rules.append(
-            Rule(
-                text=f"{population}: {units} budget units {'fit' if affordable else 'exceed'} the "
-                f"{left.left} that are left "
-                f"(year {left.left_in_window}, lifetime {left.left_lifetime})",
-                holds=affordable,
-                code=RefusalCode.PRICE,
-            )
+    validity = plan.valid_until - plan.valid_from
+    longest = timedelta(days=policy.longest_validity_days)
+    yield Rule(
+        text=f"validity of {validity / timedelta(days=1):.1f} days {_within(validity <= longest)} "
+        f"this policy's longest_validity_days = {policy.longest_validity_days}",
+        holds=validity <= longest,
+        code=RefusalCode.POLICY,
+    )
+
+
+def _participation(plan: Plan, policy: Policy) -> Iterator[Rule]:
+    who = plan.participation
+    least = (
+        ("participants", len(who.invited), policy.least_participants),
+        ("quorum", who.quorum, policy.least_quorum),
+        ("threshold", who.threshold, policy.least_threshold),
+        ("colluders", who.colluders, policy.least_colluders),
+        ("audited_share", who.audited_share, policy.least_audited_share),
+    )
+    for name, found, wanted in least:
+        yield Rule(
+            text=f"{name.replace('_', ' ')} {found:g} {'keeps' if found >= wanted else 'is below'} "
+            f"this policy's least_{name} = {wanted:g}",
+            holds=found >= wanted,
+            code=RefusalCode.PARTICIPANTS,
         )
-    return tuple(rules)
+
+
+def _affordable(
+    population: Population, price: PlanPrice, policy: Policy, balance: Balance
+) -> Iterator[Rule]:
+    units = price.price.of(population)
+    epsilon = price.epsilon_of(units, Delta(policy.delta))
+    cheap = math.isfinite(epsilon) and epsilon <= policy.epsilon_per_plan
+    yield Rule(
+        text=f"{population}: epsilon {epsilon:.4g} {_within(cheap)} this "
+        f"policy's epsilon_per_plan = {policy.epsilon_per_plan:g}",
+        holds=cheap,
+        code=RefusalCode.PRICE,
+    )
+    left = balance.of(population)
+    yield Rule(
+        text=f"{population}: {units} budget units {'fit' if units <= left.left else 'exceed'} the "
+        f"{left.left} that are left (year {left.left_in_window}, lifetime {left.left_lifetime})",
+        holds=units <= left.left,
+        code=RefusalCode.PRICE,
+    )
 
 
 def _not(holds: bool) -> str:
     return "" if holds else "not "
+
+
+def _within(holds: bool) -> str:
+    return "keeps" if holds else "exceeds"

@@ -10,19 +10,29 @@ from federation.errors import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class Premises:
-    """The private state directory of an institution."""
+    """The private directories of an institution, and its keys if they lie elsewhere.
+
+    Attributes:
+        directory: of its state.
+        elsewhere: for snapshots, where they are not part of the state.
+        identity_key: the file of that key; None: in the state.
+        node_key: likewise.
+    """
 
     directory: Path
+    elsewhere: Path | None = None
+    identity_key: Path | None = None
+    node_key: Path | None = None
 
     @property
     def identity(self) -> Path:
         """Its Ed25519 key, PEM: by it the federation knows it."""
-        return self.directory / "identity.key"
+        return self.identity_key or self.directory / "identity.key"
 
     @property
     def node(self) -> Path:
         """The key of its connection, OpenSSH on P-384: it vouches for nothing."""
-        return self.directory / "node.key"
+        return self.node_key or self.directory / "node.key"
 
     @property
     def ledger(self) -> Path:
@@ -33,6 +43,11 @@ class Premises:
     def records(self) -> Path:
         """What it has said in sessions."""
         return self.directory / "records.sqlite"
+
+    @property
+    def seen_head(self) -> Path:
+        """The head of a signed header that the ledger lacks, if the daemon stopped for one."""
+        return self.directory / "seen_head.json"
 
     @property
     def decisions(self) -> Path:
@@ -47,31 +62,63 @@ class Premises:
     @property
     def snapshots(self) -> Path:
         """Its table in codes, while a plan is awaited or under way."""
-        return self.directory / "snapshots"
+        return self.directory / "snapshots" if self.elsewhere is None else self.elsewhere
+
+    @property
+    def withdrawals(self) -> Path:
+        """Who has withdrawn, in keyed hashes."""
+        return self.directory / "withdrawn"
 
     def require_private(self) -> None:
-        """Returns only if nobody else may look into the directory.
+        """Returns only if nobody else may look into the directories or read a key.
 
         Raises:
-            ConfigurationError: it is missing, or others may.
+            ConfigurationError: one is missing, or others may.
         """
-        try:
-            mode = stat.S_IMODE(self.directory.stat().st_mode)
-        except OSError as error:
-            raise ConfigurationError(
-                f"Cannot read the state directory {self.directory}: {error.strerror}. Restore it; "
-                "only a new institution makes a new one."
-            ) from error
-        if mode & 0o077:
-            raise ConfigurationError(f"Others may look in: run `chmod 700 {self.directory}`.")
+        _require_private(
+            self.directory, "state", "Restore it; only a new institution makes a new one."
+        )
+        if self.elsewhere is not None:
+            advice = f"Run `mkdir -m 700 {self.elsewhere}`."
+            _require_private(self.elsewhere, "snapshots", advice)
+        for key in (self.identity, self.node):
+            _require_secret(key)
+
+
+def _require_secret(key: Path) -> None:
+    """Returns only if nobody else may read a key; whoever needs it says whether it is there."""
+    try:
+        mode = stat.S_IMODE(key.stat().st_mode)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigurationError(f"Cannot read the key {key}: {error.strerror}.") from error
+    if mode & 0o077:
+        raise ConfigurationError(f"Others may read a private key: run `chmod 600 {key}`.")
+
+
+def _require_private(directory: Path, what: str, advice: str) -> None:
+    try:
+        mode = stat.S_IMODE(directory.stat().st_mode)
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot read the {what} directory {directory}: {error.strerror}. {advice}"
+        ) from error
+    if mode & 0o077:
+        raise ConfigurationError(f"Others may look in: run `chmod 700 {directory}`.")
 
 
 def premises_of(configuration: DaemonConfiguration) -> Premises:
-    """Returns the private state directory that a configuration names.
+    """Returns the private directories that a configuration names.
 
     Raises:
-        ConfigurationError: it is missing, or others may look into it.
+        ConfigurationError: one is missing, or others may look into it or read a key.
     """
-    premises = Premises(Path(configuration.state))
+    premises = Premises(
+        Path(configuration.state),
+        elsewhere=Path(configuration.snapshots) if configuration.snapshots else None,
+        identity_key=Path(configuration.identity_key) if configuration.identity_key else None,
+        node_key=Path(configuration.node_key) if configuration.node_key else None,
+    )
     premises.require_private()
     return premises

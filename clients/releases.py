@@ -4,6 +4,22 @@ import os
 from pathlib import Path
 
 from clients.ledger_file import errors_of
+from federation.errors import ProtocolError
+from federation.model.release import Release, load_release
+
+
+def trusted_release(data: bytes, *, plan: str, coordinator: str) -> Release:
+    """Returns a release that the coordinator signed for a plan.
+
+    Raises:
+        ConfigurationError: it is none.
+        ProtocolError: somebody else signed it, or it is another plan's.
+    """
+    found = load_release(data)
+    found.require_signed_by(coordinator)
+    if found.plan != plan:
+        raise ProtocolError("it names another plan")
+    return found
 
 
 class Releases:

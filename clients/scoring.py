@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from clients.columns import CheckedColumns, FeatureColumns, Holds, check_not_held
 from clients.person_keys import create_private
+from clients.table_file import TableFile
 from federation.errors import ConfigurationError
 from federation.model.release import Release
 from federation.model.scoring import MOST_REASONS, NO_REASON, Scorer, bad_rates, require_parity
@@ -74,7 +75,7 @@ class _ScoredTable:
         self._scale = release.scale
         self._scorer = Scorer(release)
         self._reasons = pa.array(self._scorer.reasons, pa.string())
-        self._columns = CheckedColumns(path, MappingProxyType({}))
+        self._columns = CheckedColumns(TableFile(path), MappingProxyType({}))
         key = release.schema.person_key
         if key != ROW_AS_KEY and key in self._columns.table.names:
             self._columns.require(key, Holds.TEXT_OR_INTEGERS)
@@ -99,7 +100,7 @@ class _ScoredTable:
             keys = self._keys(batch, first_row)
             if not violations:
                 yield self._scored(keys, codes)
-        violations.raise_if_any(self._columns.table.path)
+        violations.raise_if_any(self._columns.table.name)
 
     def _key_field(self) -> pa.Field:
         if self._key is None:

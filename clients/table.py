@@ -19,9 +19,11 @@ from clients.columns import (
     CheckedColumns,
     FeatureColumns,
     Holds,
+    Table,
     check_not_held,
     key_text,
 )
+from clients.left_out import LeftOut, RowRules, Rows, those_who_enter
 from clients.person_keys import HashSpill, PeopleOfBatch, PeopleStream, repeated_rows
 from federation.errors import ConfigurationError
 from federation.population import Split
@@ -30,6 +32,10 @@ from federation.schema import ROW_AS_KEY, RowsPerPerson, Schema
 _OUTCOME_NULL = "the outcome must not be null"
 _OUTCOME_NOT_BINARY = "the outcome must be 1 (bad) or 0 (good)"
 _OUTCOME_ONE_CLASS = "the outcome is the same in every row: nothing can be learned from it"
+_NOBODY_LEFT = "consent, retention and withdrawals together leave nobody"
+_ONE_CLASS_LEFT = (
+    "the outcome is the same for everybody whom consent and retention do not leave out"
+)
 _PERSON_TWICE = "a person has a second row, but the schema says rows_per_person = one"
 _NOT_ADJACENT = (
     "a person's rows are not next to each other: sort the table by the person key and take a new "
@@ -47,12 +53,15 @@ class CodedBatch:
         bad: uint8[rows], 1 where the outcome is bad.
         starts: bool[rows], true where a person's first row stands.
         held_out: bool[rows], equal for all rows of a person.
+        people: uint64[people], keyed hashes (`clients.withdrawals`) of the persons who start in
+            these rows; None where nobody can withdraw.
     """
 
     codes: NDArray[np.uint8]
     bad: NDArray[np.uint8]
     starts: NDArray[np.bool_]
     held_out: NDArray[np.bool_]
+    people: NDArray[np.uint64] | None = None
 
 
 class ContractReader:
@@ -61,37 +70,42 @@ class ContractReader:
     def __init__(
         self,
         schema: Schema,
-        path: Path,
+        table: Table,
         *,
         not_held: frozenset[str],
         split: Split,
         mapping: Mapping[str, str],
+        left_out: LeftOut,
     ) -> None:
-        """Opens the table and looks at its columns.
+        """Looks at the columns of a table.
 
         Args:
             schema: the contract.
-            path: a .parquet or .csv file.
+            table: open.
             not_held: features that this institution does not have; they are not read.
             split: the federation's division of people.
             mapping: schema column -> table column, where the names differ.
+            left_out: who does not enter; the contract is checked for all rows.
 
         Raises:
             ConfigurationError: `not_held` or `mapping` do not fit the schema.
-            DataError: the file cannot be opened.
         """
         check_not_held(schema, not_held)
         _check_mapping(schema, not_held, mapping)
         self._schema = schema
         self._split = split
-        self._columns = CheckedColumns(path, mapping)
+        self._left_out = left_out
+        self._columns = CheckedColumns(table, {**mapping, **left_out.columns})
         if schema.person_key != ROW_AS_KEY:
             self._columns.require(schema.person_key, Holds.TEXT_OR_INTEGERS)
         self._columns.require(schema.outcome.column, Holds.NUMBERS_OR_BOOLEANS)
         self._features = FeatureColumns(self._columns, schema.grids, not_held)
+        self._rules = RowRules(self._columns, left_out)
 
     def batches(self, scratch: Path) -> Iterator[CodedBatch]:
-        """Yields the whole table in order. Valid only once it has ended without an error.
+        """Yields all who enter, in order. Valid only once it has ended without an error.
+
+        A person's rows stand in one batch.
 
         Args:
             scratch: an existing private directory; hashes of keys wait in it, and it is left as it
@@ -107,6 +121,28 @@ class ContractReader:
             hashes.close()
 
     def _batches(self, hashes: HashSpill) -> Iterator[CodedBatch]:
+        outcome, violations = self._schema.outcome.column, self._columns.violations
+        rows_entered, bad_entered = 0, 0
+        many = self._schema.rows_per_person is RowsPerPerson.MANY
+        for rows in those_who_enter(self._rows(hashes), self._left_out, many=many):
+            rows_entered += len(rows)
+            bad_entered += int(rows.bad.sum())
+            can_withdraw = self._left_out.withdrawn is not None and not self._people_are_rows
+            yield CodedBatch(
+                codes=rows.codes,
+                bad=rows.bad,
+                starts=rows.starts,
+                held_out=rows.held_out,
+                people=rows.people[rows.starts] if can_withdraw else None,
+            )
+        if not violations and rows_entered == 0:
+            violations.add_column("table", _NOBODY_LEFT)
+        elif not violations and bad_entered in (0, rows_entered):
+            violations.add_column(outcome, _ONE_CLASS_LEFT)
+        violations.raise_if_any(self._columns.table.name)
+
+    def _rows(self, hashes: HashSpill) -> Iterator[Rows]:
+        """Yields the whole table up to the first batch that breaks a rule, but checks all of it."""
         people = PeopleStream(self._split, self._schema.rows_per_person, hashes)
         outcome, violations = self._schema.outcome.column, self._columns.violations
         rows_seen, bad_seen = 0, 0
@@ -114,16 +150,23 @@ class ContractReader:
             codes = self._features.codes(batch, first_row)
             bad = self._outcome(batch, first_row)
             of_batch = self._people(people, batch, first_row)
+            consents = self._rules.consents(batch, first_row)
+            recent = self._rules.recent(batch, first_row)
             rows_seen += batch.num_rows
             bad_seen += int(bad.sum())
             if not violations:
-                yield CodedBatch(
-                    codes=codes, bad=bad, starts=of_batch.starts, held_out=of_batch.held_out
+                yield Rows(
+                    codes=codes,
+                    bad=bad,
+                    starts=of_batch.starts,
+                    held_out=of_batch.held_out,
+                    people=of_batch.hashes,
+                    consents=consents,
+                    recent=recent,
                 )
         if rows_seen and outcome in self._columns and bad_seen in (0, rows_seen):
             violations.add_column(outcome, _OUTCOME_ONE_CLASS)
         self._find_repeated(hashes)
-        violations.raise_if_any(self._columns.table.path)
 
     def _outcome(self, batch: pa.RecordBatch, first_row: int) -> NDArray[np.uint8]:
         """Returns uint8[rows], 1 where bad; notes broken rules."""
@@ -148,6 +191,10 @@ class ContractReader:
         shown = self._columns.shown(key)
         self._columns.violations.add_rows(shown, _TOO_MANY_ROWS, found.too_long, first_row)
         return found
+
+    @property
+    def _people_are_rows(self) -> bool:
+        return self._schema.person_key == ROW_AS_KEY
 
     def _find_repeated(self, hashes: HashSpill) -> None:
         """Looks for people who come again; reads the keys once more only if a hash came again."""

@@ -1,10 +1,10 @@
-"""How an institution weighs an invitation: all that can be refused without looking at its people."""
+"""How an institution weighs an invitation: all that is refused without looking at its people."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
 from clients.ledger import Ledger
-from clients.policy import Policy, consider, fits
+from clients.policy import Policy, consider, fits, rate
 from clients.records import Records
 from federation import canonical
 from federation.canonical import Digest
@@ -95,12 +95,13 @@ class Weighing:
             identifier=self.identifier,
             schema=self.schema,
             roster=self.roster,
+            approved_peers=self.policy.approved_peers,
             split=self.split,
             most_people=self.most_people,
             now=now,
         ):
             if not rule.holds:
-                raise Refused(rule.code, f"not so: {rule.text}")
+                raise Refused(rule.code, f"policy: {rule.text}")
         try:
             return plan, price_of(plan, self.schema)
         except PrivacyError as error:
@@ -116,3 +117,13 @@ class Weighing:
         for rule in consider(plan, price, self.policy, balance):
             if not rule.holds and not (is_reserved and rule.code is RefusalCode.PRICE):
                 raise Refused(rule.code, f"policy: {rule.text}")
+
+    def require_rate(self) -> None:
+        """Returns only if another question may be answered in this hour; nothing is noted of it.
+
+        Raises:
+            Refused: it may not, yet.
+        """
+        rule = rate(self.ledger.balance(self.policy.limits), self.policy)
+        if not rule.holds:
+            raise Refused(rule.code, f"policy: {rule.text}")

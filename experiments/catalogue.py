@@ -12,6 +12,7 @@ from experiments.experiment import Experiment
 from experiments.masks import MaskCosts, run_masks
 from experiments.rounds import Rounds, run_rounds
 from experiments.scale import Scale, run_scale
+from experiments.sources import Sources, run_sources
 from experiments.thin_files import ThinFiles, run_thin_files
 
 COMPARISON: Final = Experiment(
@@ -99,9 +100,21 @@ SCALE: Final = Experiment(
     plot=plots.scale,
 )
 
+SOURCES: Final = Experiment(
+    name="sources",
+    question="How fast is a table read, and in how much memory?",
+    minutes=1,
+    kind=Sources,
+    run=run_sources,
+    answer=tables.answer_of_sources,
+    tables={"sources": tables.sources},
+    plot=plots.sources,
+)
+
 # Experiments differ in the type of their result, which their own functions agree on.
 EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
-    one.name: one for one in (COMPARISON, CONFIRMATION, ROUNDS, BANKS, NATION, SCALE, MASKS)
+    one.name: one
+    for one in (COMPARISON, CONFIRMATION, ROUNDS, BANKS, NATION, SCALE, SOURCES, MASKS)
 }
 
 

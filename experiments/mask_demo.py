@@ -16,10 +16,11 @@ import federation.door
 import fedscore.simulation
 import server.attempts
 from clients.configuration import Configuration
-from clients.policy import Policy
+from clients.policy import Peers, Policy
 from clients.records import Records
 from experiments.mask_peers import Milliseconds
 from federation.canonical import public_key_of
+from federation.plan import MOST_ROUNDS
 from federation.schema import load_schema
 from federation.secure_aggregation.opening import Collected
 from federation.secure_aggregation.session import Group
@@ -113,9 +114,15 @@ def _train(rounds: int, scratch: Path) -> None:
     ).signed(key)
     policy = Policy(
         coordinator=plan.coordinator,
+        approved_peers=Peers.ROSTER,
         purposes=(PURPOSE,),
+        least_participants=3,
         least_quorum=3,
+        least_threshold=3,
         least_colluders=1,
+        least_audited_share=0.0,
+        longest_validity_days=3650,
+        rounds_per_hour=MOST_ROUNDS,
         delta=plan.privacy.delta,
         epsilon_per_plan=EPSILON_PER_PLAN,
         epsilon_per_year=EPSILON_PER_YEAR,

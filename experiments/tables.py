@@ -13,6 +13,7 @@ from experiments.datasets import DATASETS, GMSC, TAIWAN, Dataset
 from experiments.division import Score
 from experiments.rounds import OfSet, Rounds
 from experiments.scale import Scale
+from experiments.sources import Sources
 from experiments.thin_files import ThinFiles
 
 MADDOCK: Final = {0.1: 0.843, 0.5: 0.845, 1.0: 0.847}
@@ -232,6 +233,26 @@ def scale(found: Scale) -> str:
     return f"{markdown(heads, rows)}\n\n{found.rounds} rounds; a machine with {found.cores} cores."
 
 
+def sources(found: Sources) -> str:
+    """Returns rows a second and memory by the way a table is read."""
+    heads = ["way", "rows a second", "seconds", "CPU seconds", "peak MB", "of which libraries"]
+    rows = [
+        [
+            one.name,
+            f"{found.rate(one):,.0f}",
+            f"{one.seconds:.2f}",
+            f"{one.cpu:.2f}",
+            f"{one.peak_bytes / 1e6:,.0f}",
+            f"{one.idle_bytes / 1e6:,.0f}",
+        ]
+        for one in found.ways
+    ]
+    return (
+        f"{markdown(heads, rows)}\n\n{found.rows:,} rows of {found.columns} doubles, a key and an "
+        f"outcome; PostgreSQL {found.server} on the same machine."
+    )
+
+
 def answer_of_comparison(found: Comparison) -> str:
     """Returns one sentence."""
     return (
@@ -349,6 +370,16 @@ def answer_of_scale(found: Scale) -> str:
         f"{largest.institutions} institutions, {found.rounds} rounds, one after the other in one "
         f"process: {largest.training:.0f} seconds after {largest.setting_up:.0f} of set-up, "
         f"{largest.cpu:.0f} of CPU"
+    )
+
+
+def answer_of_sources(found: Sources) -> str:
+    """Returns one sentence."""
+    copy, cursor, *snapshots = found.ways
+    return (
+        f"COPY fetches {found.rate(copy):,.0f} rows a second, {cursor.seconds / copy.seconds:.1f} "
+        "times as many as a server-side cursor; "
+        + ", ".join(f"a {one.name} takes {found.rate(one):,.0f}" for one in snapshots)
     )
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from clients.configuration import Configuration
 from clients.home import train_at_home
-from clients.policy import Policy
+from clients.policy import Peers, Policy
 from clients.snapshot import take_snapshot
 from experiments.cache import digest_of_files, digest_of_product
 from experiments.entropy import SeededEntropy
@@ -30,7 +30,7 @@ from federation.canonical import public_key_of
 from federation.grid import Role
 from federation.model.exact_auc import auc_of
 from federation.model.scorecard import AdditiveCard
-from federation.plan import Plan
+from federation.plan import MOST_ROUNDS, Plan
 from federation.population import Split
 from federation.pricing import noise_for
 from federation.privacy.units import Population
@@ -162,9 +162,15 @@ def train(federation: Federation, terms: Terms, noise_seed: int) -> Trained:
     plan = _plan(federation, terms).signed(_KEY)
     policy = Policy(
         coordinator=plan.coordinator,
+        approved_peers=Peers.ROSTER,
         purposes=(_PURPOSE,),
+        least_participants=3,
         least_quorum=plan.participation.quorum,
+        least_threshold=3,
         least_colluders=1,
+        least_audited_share=0.0,
+        longest_validity_days=3650,
+        rounds_per_hour=MOST_ROUNDS,
         delta=DELTA,
         epsilon_per_plan=terms.epsilon,
         epsilon_per_year=terms.epsilon,

@@ -10,6 +10,7 @@ from federation.errors import ConfigurationError, FedscoreError
 from fedscore import files
 from fedscore.coordinator_command import coordinator_app
 from fedscore.institution_command import institution_app
+from fedscore.ledger_command import ledger_app
 from fedscore.showing import SETTINGS, AsJson, show
 
 typer.core.HAS_RICH = False  # help is plain text: escaped for rich it would show backslashes
@@ -19,7 +20,6 @@ app = typer.Typer(
 )
 schema_app = typer.Typer(help="The public data contract.", **SETTINGS)
 plan_app = typer.Typer(help="What is asked, of whom, at what privacy.", **SETTINGS)
-ledger_app = typer.Typer(help="An institution's privacy budget.", **SETTINGS)
 release_app = typer.Typer(help="Released scorecards.", **SETTINGS)
 transcript_app = typer.Typer(help="What the coordinator wrote down.", **SETTINGS)
 bench_app = typer.Typer(help="How fast this machine is.", **SETTINGS)
@@ -264,36 +264,6 @@ def score(
         files.read_release(release, coordinator), table, out, not_held=files.names_in(not_held)
     )
     typer.echo(f"Scored {people:,} rows into {out}.")
-
-
-@ledger_app.command("show")
-def ledger_show(
-    ledger: Path,
-    delta: Annotated[float, typer.Option(help="Delta at which epsilon is shown.")] = 1e-6,
-    json: AsJson = False,
-) -> None:
-    """Show what an institution's ledger was charged, plan by plan."""
-    from clients.ledger import Ledger
-    from federation.privacy.accountant import require_target
-    from fedscore.machine import system_clock
-    from fedscore.tables import ledger_rows, ledger_table
-
-    _, at = require_target(1.0, delta)
-    with Ledger.open_read_only(ledger, system_clock) as found:
-        rows = ledger_rows(found.entries())
-    show(rows, [ledger_table(rows, at)], json=json)
-
-
-@ledger_app.command("verify")
-def ledger_verify(ledger: Path) -> None:
-    """Recompute a ledger's whole chain and every rule."""
-    from clients.ledger import Ledger
-    from fedscore.machine import system_clock
-
-    with Ledger.open_read_only(ledger, system_clock) as found:
-        found.verify()
-        sequence, head = found.head()
-    typer.echo(f"{ledger} is whole: {sequence} entries, head {head}.")
 
 
 @release_app.command("show")

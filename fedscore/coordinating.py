@@ -11,14 +11,14 @@ from federation.model.release import load_release
 from federation.plan import Plan
 from federation.schema import Schema
 from federation.sealed import SealedTransport
-from fedscore.coordinator_files import AUTHORITY, CARRIER, SERVER, SERVER_KEY, Office
+from fedscore.carrying import running_superlink
+from fedscore.coordinator_files import Office
 from fedscore.machine import system_clock, system_entropy
 from fedscore.progress import Step, Trained
 from fedscore.trainings import Training, Trainings
 from server.admission import cards_of_invited
 from server.flower_driver import FlowerTransport
 from server.rounds import MaskedSums
-from server.superlink import SuperLink
 from server.training import Progress, run_training
 
 _VALID_LONGER_SECONDS: Final = 60
@@ -53,7 +53,6 @@ def run_over_flower(
     plan.require_signed()
     has_begun = training.past().group is not None
     cards = cards_of_invited(plan, office.roster, office.cards, has_begun=has_begun)
-    own = office.directory
     steps: list[Step] = []
 
     def report(name: str, error: ProtocolError) -> None:
@@ -61,15 +60,7 @@ def run_over_flower(
 
     with (
         training.transcript() as transcript,
-        SuperLink(
-            own / CARRIER,
-            host=office.settings.host,
-            port=office.settings.port,
-            certificate=own / SERVER,
-            private_key=own / SERVER_KEY,
-            root_certificates=own / AUTHORITY,
-            entropy=system_entropy,
-        ) as superlink,
+        running_superlink(office, [card.node for card in cards.values()]) as superlink,
         FlowerTransport(
             superlink,
             nodes={name: card.node for name, card in cards.items()},

@@ -23,16 +23,23 @@ def coordinator_init(
     directory: Annotated[Path, typer.Argument(help="New private directory.")],
     *,
     federation: Annotated[str, typer.Option(help="The federation's identifier.")],
-    address: Annotated[str, typer.Option(help="host:port to listen on, a loopback address.")],
+    address: Annotated[str, typer.Option(help="host:port that institutions reach.")],
+    listen: Annotated[
+        str,
+        typer.Option(help="Address of this machine to listen on, if it is not that of --address."),
+    ] = "",
+    front: Annotated[
+        str, typer.Option(help="own, or proxy if one of yours stands before the SuperLink.")
+    ] = "own",
 ) -> None:
     """Make a coordinator: its key, its certificates, and a roster without members."""
     from federation.card import fingerprint_of
-    from fedscore.coordinator_files import Settings, make_coordinator
+    from fedscore.coordinator_files import Front, make_coordinator, settings_for
 
-    host, _, port = address.rpartition(":")
-    if not port.isascii() or not port.isdigit():
-        raise ConfigurationError(f"Expected --address {address!r} as host:port.")
-    key = make_coordinator(directory, Settings(federation=federation, host=host, port=int(port)))
+    if front not in tuple(Front):
+        raise ConfigurationError(f"Expected --front {front!r} to be one of {', '.join(Front)}.")
+    settings = settings_for(federation, address, listen=listen, front=Front(front))
+    key = make_coordinator(directory, settings)
     typer.echo(
         f"Made {directory}. Hand ca.pem, and roster.toml once all are admitted, to the "
         "institutions, and tell them this key by another way:\n"
@@ -58,6 +65,25 @@ def coordinator_admit(
         f"Admitted {found.institution}: {len(roster.members)} members. Hand the new "
         f"{directory / 'roster.toml'} to all of them."
     )
+
+
+@coordinator_app.command("renew")
+def coordinator_renew(
+    directory: _Directory,
+    *,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(help="PEM file with key and certificate, if your own authority issues them."),
+    ] = None,
+) -> None:
+    """Replace the server's certificate. What runs takes it up; institutions need nothing."""
+    from fedscore.coordinator_files import expiring, open_office, renew
+
+    office = open_office(directory)
+    content = None if certificate is None else files.read_bytes(certificate)
+    typer.echo(f"Renewed: the server's certificate lasts {renew(office, content)} days.")
+    for told in expiring(office):
+        typer.echo(told)
 
 
 @coordinator_app.command("revoke")

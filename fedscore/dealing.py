@@ -10,10 +10,10 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from clients.configuration import Configuration
-from clients.policy import Policy
+from clients.policy import Peers, Policy
 from clients.table_file import TableFile
 from federation.errors import ConfigurationError
-from federation.plan import Plan
+from federation.plan import MOST_ROUNDS, Plan
 from federation.schema import ROW_AS_KEY, Schema
 
 
@@ -52,9 +52,15 @@ def deal_table(
         )
     policy = Policy(
         coordinator=plan.coordinator,
+        approved_peers=Peers.ROSTER,
         purposes=(plan.purpose,),
+        least_participants=3,
         least_quorum=3,
+        least_threshold=3,
         least_colluders=1,
+        least_audited_share=0.0,
+        longest_validity_days=3650,
+        rounds_per_hour=MOST_ROUNDS,
         delta=plan.privacy.delta,
         epsilon_per_plan=plan.privacy.epsilon,
         epsilon_per_year=plan.privacy.epsilon,

@@ -1,5 +1,6 @@
 """Exact figures of single institutions, which nobody outside a simulation may know."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 from clients.configuration import Configuration
 from clients.home import train_at_home
 from clients.ledger import Ledger
-from clients.snapshot import Snapshot, take_snapshot
+from clients.reading import Reading
+from clients.snapshot import Snapshot
 from federation.errors import DataError
 from federation.grid import Role
 from federation.model.evaluation import Figure
@@ -70,6 +72,7 @@ def inspect_institution(
     plan: Plan,
     schema: Schema,
     release: Release,
+    clock: Callable[[], int],
     directory: Path,
 ) -> tuple[Member, HeldOut]:
     """Reads an institution's table once more, as only a simulation can, and measures.
@@ -80,15 +83,17 @@ def inspect_institution(
         plan: that was run.
         schema: of the plan.
         release: that came of it.
+        clock: whole seconds since 1970.
         directory: for a snapshot that is deleted again; does not exist yet.
     """
-    snapshot = take_snapshot(
-        schema,
-        Path(configuration.table),
-        not_held=frozenset(configuration.not_held),
+    read_table = Reading(
+        configuration=configuration,
+        schema=schema,
         split=plan.people.split,
-        directory=directory,
+        clock=clock,
+        withdrawals=None,
     )
+    snapshot = read_table(directory)
     try:
         home = train_at_home(schema, snapshot, plan.scale)
         trained_bad = _outcomes(snapshot, Population.TRAINED)

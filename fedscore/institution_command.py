@@ -1,5 +1,6 @@
 """`fedscore institution`: an institution on its own machine, and what its people decide."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -114,6 +115,35 @@ def institution_refuse(config: _Configuration, plan: _Plan) -> None:
     typer.echo(f"Refused plan {found.name!r}, digest {found.digest}.")
 
 
+@institution_app.command("withdraw")
+def institution_withdraw(
+    config: _Configuration,
+    *,
+    key_file: Annotated[
+        Path, typer.Option(help="Person keys as the table has them, one a line; never arguments.")
+    ],
+) -> None:
+    """Take people out for good: from the next question on, and of every snapshot to come."""
+    from clients.withdrawals import Withdrawals
+    from federation.schema import ROW_AS_KEY
+
+    configuration, premises = _opened(config)
+    if files.read_schema(Path(configuration.schema)).person_key == ROW_AS_KEY:
+        raise ConfigurationError(
+            'This schema has person_key = "row": nobody has a key by which they could be found. '
+            "Delete their rows from the table and start the daemon again."
+        )
+    lines = (line.removesuffix("\r") for line in files.read_text(key_file).split("\n"))
+    keys = frozenset(line for line in lines if line)
+    if not keys:
+        raise ConfigurationError(f"{key_file} names nobody: one person key a line.")
+    added = Withdrawals(premises.withdrawals).add(configuration.split, keys)
+    typer.echo(
+        f"{len(keys):,} keys, {added:,} of them new. Whoever has them is in no question from the "
+        "next one on. Delete the file of keys."
+    )
+
+
 @institution_app.command("run")
 def institution_run(config: _Configuration) -> None:
     """Answer the coordinator until SIGTERM; the log is JSON lines on standard error."""
@@ -133,7 +163,7 @@ def institution_run(config: _Configuration) -> None:
         from clients.daemon import run_daemon
         from fedscore.machine import system_clock, system_entropy
 
-        configuration, premises = _opened(config)
+        configuration, premises = _opened(config, log.warning)
         run_daemon(
             configuration,
             premises,
@@ -161,11 +191,23 @@ def institution_status(config: _Configuration, json: AsJson = False) -> None:
     show(balance, [balance_table(balance, configuration.title)], json=json)
 
 
-def _opened(config: Path) -> "tuple[DaemonConfiguration, Premises]":
+def _told(override: object) -> None:
+    typer.echo(f"fedscore: {override}", err=True)
+
+
+def _opened(
+    config: Path, tell: Callable[[object], None] = _told
+) -> "tuple[DaemonConfiguration, Premises]":
+    """Opens what the configuration names, and says what the environment overrides of it."""
+    import os
+
     from clients.configuration import load_daemon_configuration
+    from clients.environment import overrides_in
     from clients.premises import premises_of
 
     configuration = load_daemon_configuration(config)
+    for override in overrides_in(os.environ):
+        tell(override)
     return configuration, premises_of(configuration)
 
 
@@ -174,21 +216,23 @@ def _considered(config: Path, plan: Path) -> "Consideration":
 
     from clients.considering import consideration, pinned_roster
     from clients.decisions import Decisions
+    from clients.disk_space import space_rule
     from clients.ledger import Ledger
     from federation.canonical import Digest
     from fedscore.machine import system_clock
 
     configuration, premises = _opened(config)
-    found = files.read_plan(plan)
+    found, schema = files.read_plan(plan), files.read_schema(Path(configuration.schema))
     with Ledger.open_read_only(premises.ledger, system_clock) as ledger:
         balance = ledger.balance(configuration.policy.limits)
     return consideration(
         found,
         configuration=configuration,
-        schema=files.read_schema(Path(configuration.schema)),
+        schema=schema,
         roster=pinned_roster(configuration),
         balance=balance,
         decision=Decisions(premises.decisions).of(Digest(found.digest)),
+        space=space_rule(configuration, premises, schema),
         now=datetime.fromtimestamp(system_clock(), UTC),
     )
 

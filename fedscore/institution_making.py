@@ -17,6 +17,7 @@ from clients.configuration import DaemonConfiguration, load_daemon_configuration
 from clients.ledger import Ledger
 from clients.premises import Premises
 from clients.records import Records
+from clients.withdrawals import Withdrawals
 from federation.card import Card, card_toml
 from fedscore import files
 from fedscore.machine import system_clock, system_entropy
@@ -26,12 +27,17 @@ CARD_FILE: Final = "card.toml"
 STATE: Final = "state"
 
 _CONFIGURATION: Final = """\
-# The institution and what it allows. Paths are relative to this file.
+# The institution and what it allows. Paths are relative to this file. Variables like FEDSCORE_STATE
+# override where things are, and never what is decided here.
 id = {id}                         # as plans invite it
 title = {title}                   # for people
 most_people = {most_people}       # public; never the number of people itself
-table = {table}                   # Parquet or CSV
+table = {table}                   # Parquet or CSV, or a table of PostgreSQL: see below
 not_held = {not_held}             # features of the schema that the table does not have
+
+# For PostgreSQL: table = "schema.table", and a file that only its owner may read (chmod 600) with
+# host=... dbname=... user=... password=... sslmode=verify-full
+# postgresql_connection = "postgresql.conninfo"
 
 # "person": each plan waits for `fedscore institution approve`. "automatic": the policy is enough.
 approval = "person"
@@ -47,12 +53,42 @@ root_certificates = "ca.pem"      # nobody else's certificates are trusted
 
 # Private: keys, ledger, records. Losing it is losing the budget's account; never copy it back.
 state = "state"
+# identity_key = "/run/credentials/fedscore/identity.key"  # keys in files elsewhere, chmod 600;
+# node_key = "/run/credentials/fedscore/node.key"          # moved there from the state
+# snapshots = "/fast/disk"        # where the table waits in codes; private, of nobody else
+
+# What the table calls columns, where its names differ from the schema's:
+# [columns]
+# income = "inc_gross_m"
+
+# Who agreed; without this section everybody did. One row without consent leaves a person out, a
+# missing value is none, and any other than true, false, 1 and 0 is an error. Texts are listed:
+# [consent]
+# column = "may_train"
+# given = ["yes"]
+# refused = ["no"]
+
+# Rows that were older on the day of the snapshot, or have no date, are left out:
+# [retention]
+# column = "updated_on"
+# days = 730
 
 [policy]
+# What this institution's people decide. A plan that breaks one line is refused.
 coordinator = {coordinator}       # the only key whose plans are considered
+approved_peers = "roster"         # all in our roster; or ["bank-b", ...]: nobody else beside us
 purposes = {purposes}
-least_quorum = 3                  # answers in every total that is opened, at least
-least_colluders = 1               # institutions that may conspire with the coordinator, at least
+# schemas = ["..."]               # digests of the data contracts that people have read
+
+least_participants = 3            # n: invited, ourselves included
+least_quorum = 3                  # m: answers in every total that is opened
+least_threshold = 3               # t: institutions that open a total together
+least_colluders = 1               # c: institutions that may conspire with the coordinator
+least_audited_share = 0.0         # of the answers that institutions compute again, 0 to 1
+longest_validity_days = 31        # a plan's price is set aside as long
+rounds_per_hour = 600             # questions answered within any 60 minutes
+
+# Privacy of each person at this institution; trained and held-out people have a budget each.
 delta = {delta}
 epsilon_per_plan = {epsilon_per_plan}
 epsilon_per_year = {epsilon_per_year}         # any 365 days
@@ -77,7 +113,7 @@ def make_institution(directory: Path, **settings: object) -> tuple[DaemonConfigu
     with files.new_directory(directory) as draft:
         written = {name: _in_toml(value) for name, value in settings.items()}
         (draft / CONFIGURATION_FILE).write_text(_CONFIGURATION.format(**written))
-        configuration = load_daemon_configuration(draft / CONFIGURATION_FILE)
+        configuration = load_daemon_configuration(draft / CONFIGURATION_FILE, {})
         premises = Premises(draft / STATE)
         for private in (
             premises.directory,
@@ -93,6 +129,7 @@ def make_institution(directory: Path, **settings: object) -> tuple[DaemonConfigu
             premises.node,
             node.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()),
         )
+        Withdrawals.create(premises.withdrawals, system_entropy())
         Ledger.create(premises.ledger, system_clock).close()
         Records(premises.records).close()
         card = Card.of(
@@ -102,7 +139,7 @@ def make_institution(directory: Path, **settings: object) -> tuple[DaemonConfigu
             node=node.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode(),
         )
         (draft / CARD_FILE).write_text(card_toml(card))
-    return load_daemon_configuration(directory / CONFIGURATION_FILE), card
+    return load_daemon_configuration(directory / CONFIGURATION_FILE, {}), card
 
 
 def _in_toml(value: object) -> str:

@@ -38,6 +38,8 @@ def balance_table(balance: Balance, title: str) -> Table:
     """Returns what a ledger was charged and what is left, in budget units, and open plans."""
     plans = ", ".join(f"{plan[:16]}..." for plan in balance.open_plans) or "none"
     table = Table(title=f"Budget of {title}, in budget units", caption=f"Open plans: {plans}")
+    if balance.recovered:
+        table.caption = f"{table.caption}. Missing entries were charged: see `ledger show`."
     for heading in ("People", "Charged ever", "Charged in 365 days", "Left ever", "Left now"):
         table.add_column(heading, justify="left" if heading == "People" else "right")
     for population in Population:

@@ -44,9 +44,10 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def seconds_per_round(self) -> float:
-        """The mean over all training rounds, what they were asked once more included."""
+        """The mean over all training rounds, what they were asked once more included; else 0."""
         rounds = [one for one in self.steps if one.step in ("round", "retry")]
-        return sum(one.seconds for one in rounds) / sum(one.step == "round" for one in rounds)
+        number = sum(one.step == "round" for one in rounds)
+        return sum(one.seconds for one in rounds) / number if number else 0.0
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from clients.configuration import Configuration
 from clients.institution import Institution
 from clients.ledger import Ledger
+from clients.reading import Reading
 from clients.records import Records
 from federation.canonical import public_key_of
 from federation.errors import ConfigurationError, DataError, ProtocolError
@@ -255,6 +256,7 @@ def _run(
                 plan=plan,
                 schema=schema,
                 release=release,
+                clock=clock,
                 directory=out / SNAPSHOTS / seat.configuration.id / "inspection",
             )
             for seat in (seats if inspect else ())
@@ -308,8 +310,13 @@ def _seat(
             identity=identity,
             roster=roster,
             schema=schema,
-            table=Path(configuration.table),
-            not_held=frozenset(configuration.not_held),
+            read_table=Reading(
+                configuration=configuration,
+                schema=schema,
+                split=split,
+                clock=clock,
+                withdrawals=None,
+            ),
             most_people=configuration.most_people,
             split=split,
             policy=configuration.policy,

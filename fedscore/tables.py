@@ -1,16 +1,9 @@
 """Tables for people; the same figures are available as JSON."""
 
-from collections.abc import Iterable
-from datetime import UTC, datetime
-
-import msgspec
 from rich.table import Table
 
 from federation.model.evaluation import Figure
 from federation.model.release import Release
-from federation.privacy.accountant import epsilon_of
-from federation.privacy.ledger_entries import Closed, Recorded, Refunded, Reserved, Spent
-from federation.privacy.units import BudgetUnits, Delta, Population
 from federation.transcript_audit import Audit
 from fedscore.price_sheet import PriceSheet
 from fedscore.progress import Trained
@@ -201,110 +194,6 @@ def audit_tables(audit: Audit) -> list[Table]:
         source = "signatures" if one.proven else "the coordinator's word"
         findings.add_row(str(one.line), one.who, one.what, source)
     return [summary, findings]
-
-
-class LedgerPlan(msgspec.Struct, kw_only=True):
-    """One plan in a ledger, in budget units of 10^-12 mu^2.
-
-    Attributes:
-        plan: digest.
-        reserved_trained: set aside for trained people.
-        reserved_held_out: set aside for held-out people.
-        alone_trained: what was set aside, if no institution conspires with the coordinator.
-        alone_held_out: likewise.
-        spent_trained: answered.
-        spent_held_out: answered.
-        answers: attempts that were answered.
-        refunds: of these, how many were given up and refunded.
-        is_open: whether the reservation still counts in full.
-        latest_time: of its last entry, seconds since 1970.
-    """
-
-    plan: str
-    reserved_trained: int
-    reserved_held_out: int
-    alone_trained: int
-    alone_held_out: int
-    spent_trained: int = 0
-    spent_held_out: int = 0
-    answers: int = 0
-    refunds: int = 0
-    is_open: bool = True
-    latest_time: int = 0
-
-    def add(self, population: Population, units: int) -> None:
-        """Adds to what was spent."""
-        if population is Population.TRAINED:
-            self.spent_trained += units
-        else:
-            self.spent_held_out += units
-
-
-def ledger_rows(entries: Iterable[Recorded]) -> list[LedgerPlan]:
-    """Returns a ledger's entries summed by plan, in the order of reservation."""
-    plans: dict[str, LedgerPlan] = {}
-    spent: dict[tuple[str, str, int, int], Spent] = {}
-    for recorded in entries:
-        match recorded.entry:
-            case Reserved(plan=plan, price=price, alone=alone):
-                plans[plan] = LedgerPlan(
-                    plan=plan,
-                    reserved_trained=price.trained,
-                    reserved_held_out=price.held_out,
-                    alone_trained=alone.trained,
-                    alone_held_out=alone.held_out,
-                )
-            case Spent() as paid:
-                spent[paid.plan, paid.question, paid.round, paid.attempt] = paid
-                plans[paid.plan].answers += 1
-                plans[paid.plan].add(paid.population, paid.units)
-            case Refunded(plan=plan, question=question, round=round_, attempt=attempt):
-                paid = spent[plan, question, round_, attempt]
-                plans[plan].refunds += 1
-                plans[plan].add(paid.population, -paid.units)
-            case Closed(plan=plan):
-                plans[plan].is_open = False
-        plans[recorded.entry.plan].latest_time = recorded.time
-    return list(plans.values())
-
-
-def ledger_table(rows: list[LedgerPlan], delta: Delta) -> Table:
-    """Returns a ledger plan by plan, in epsilon at a delta that the reader chose."""
-    table = Table(
-        title=f"Privacy budget of a person: epsilon at delta {delta:g}",
-        caption="Epsilon does not add: the ledger adds budget units, which --json shows.",
-    )
-    headings = ("Plan", "State", "Last entry", "People", "Answers")
-    for heading in (*headings, "Reserved", "Coordinator alone", "Spent"):
-        table.add_column(heading, justify="left" if heading in headings[:4] else "right")
-
-    def epsilon(units: int) -> str:
-        return f"{epsilon_of(BudgetUnits(units), delta):.4g}"
-
-    for row in rows:
-        last = datetime.fromtimestamp(row.latest_time, UTC)
-        table.add_row(
-            row.plan[:16],
-            "open" if row.is_open else "closed",
-            f"{last:%Y-%m-%d}",
-            "trained",
-            f"{row.answers}" + (f", {row.refunds} refunded" if row.refunds else ""),
-            epsilon(row.reserved_trained),
-            epsilon(row.alone_trained),
-            epsilon(row.spent_trained),
-        )
-        table.add_row(
-            "",
-            "",
-            "",
-            "held out",
-            "",
-            epsilon(row.reserved_held_out),
-            epsilon(row.alone_held_out),
-            epsilon(row.spent_held_out),
-            end_section=True,
-        )
-    return table
 
 
 def training_table(training: Trained) -> Table:

@@ -30,7 +30,7 @@ _TRIES: Final = 12
 """How often those who are missing are invited, or a session is begun, before the plan is ended."""
 
 _MAY_COME_BACK: Final = (RefusalCode.OUT_OF_ORDER, RefusalCode.UNAVAILABLE)
-"""Refusals of an institution that has lost its session, or is not ready yet."""
+"""Refusals of an invitation by an institution that is not ready yet; others are for good."""
 
 
 class Gathering:
@@ -120,6 +120,8 @@ class Gathering:
                 self._is_joined = False
             else:
                 self._lose(name, reply)
+            if isinstance(reply, Refuse) and reply.code not in _MAY_COME_BACK:
+                self._gone.add(name)
         self._watch(
             Progress(
                 step="accepted",
@@ -141,8 +143,6 @@ class Gathering:
 
     def _lose(self, name: str, reply: Reply | None) -> None:
         self._ready.discard(name)
-        if isinstance(reply, Refuse) and reply.code not in _MAY_COME_BACK:
-            self._gone.add(name)
         losses = self._losses.get(name, 0)
         patience = 2**losses if reply else 2 ** (losses + 2)  # waiting for the silent takes long
         self._due[name], self._losses[name] = self._question + patience, losses + 1

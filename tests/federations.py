@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from clients.configuration import Configuration
 from clients.institution import Institution
 from clients.ledger import Ledger
-from clients.policy import Policy
+from clients.policy import Peers, Policy
+from clients.reading import Reading
 from clients.records import Records
 from experiments.entropy import SeededEntropy
 from federation import door
@@ -200,9 +201,15 @@ def open_policy(plan: Plan, **changes: Any) -> Policy:
     """
     settings: dict[str, Any] = {
         "coordinator": plan.coordinator,
+        "approved_peers": Peers.ROSTER,
         "purposes": (plan.purpose,),
+        "least_participants": 3,
         "least_quorum": 3,
+        "least_threshold": 3,
         "least_colluders": 1,
+        "least_audited_share": 0.0,
+        "longest_validity_days": 366,
+        "rounds_per_hour": 10_000,
         "delta": plan.privacy.delta,
         "epsilon_per_plan": plan.privacy.epsilon,
         "epsilon_per_year": min(100.0, 4 * plan.privacy.epsilon),
@@ -365,8 +372,13 @@ class Federation:
             identity=identity_of(member.id),
             roster=roster,
             schema=self.schema,
-            table=Path(member.table),
-            not_held=frozenset(member.not_held),
+            read_table=Reading(
+                configuration=member,
+                schema=self.schema,
+                split=self.plan.people.split,
+                clock=time,
+                withdrawals=None,
+            ),
             most_people=member.most_people,
             split=self.plan.people.split,
             policy=member.policy,

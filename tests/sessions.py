@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from clients.institution import Institution
 from clients.ledger import Ledger
-from clients.policy import Policy
+from clients.policy import Peers, Policy
 from clients.records import Records
+from clients.snapshot import take_snapshot
 from federation import canonical, door
 from federation.asking import OPEN_LABEL, Asking, asking
 from federation.canonical import framed, public_key_of
@@ -116,9 +117,15 @@ def policy_of(plan: Plan, **changes: Any) -> Policy:
     """Returns a policy that allows a plan, and a few like it."""
     settings = {
         "coordinator": plan.coordinator,
+        "approved_peers": Peers.ROSTER,
         "purposes": (plan.purpose,),
+        "least_participants": 3,
         "least_quorum": 3,
+        "least_threshold": 3,
         "least_colluders": 1,
+        "least_audited_share": 0.0,
+        "longest_validity_days": 366,
+        "rounds_per_hour": 10_000,
         "delta": plan.privacy.delta,
         "epsilon_per_plan": plan.privacy.epsilon,
         "epsilon_per_year": 5 * plan.privacy.epsilon,
@@ -537,8 +544,9 @@ def seat(
         identity=identity(name),
         roster=roster or roster_of(plan),
         schema=SCHEMA,
-        table=table,
-        not_held=frozenset(),
+        read_table=lambda into: take_snapshot(
+            SCHEMA, table, not_held=frozenset(), split=plan.people.split, directory=into
+        ),
         most_people=100,
         split=plan.people.split,
         policy=allowed,

@@ -103,13 +103,41 @@ class Closed:
         _require_digest("plan", self.plan)
 
 
-Entry = Reserved | Spent | Refunded | Closed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """Entries are missing, and the worst that they could have been is charged, by a person's will.
 
-KINDS: dict[str, type[Reserved] | type[Spent] | type[Refunded] | type[Closed]] = {
+    A header signed by this institution names an entry that this ledger does not hold. The next
+    entry's sequence is above that header's, so that this is the only kind that leaves a gap.
+
+    Attributes:
+        seen_sequence: of that header, in [1, 2^62].
+        seen_head: of that header.
+        missing_since: seconds since 1970; a person says that nothing older is missing. 0: unknown.
+        price: what is charged to each population for the missing entries, never released.
+    """
+
+    seen_sequence: int
+    seen_head: Digest
+    missing_since: int
+    price: Price
+
+    def __post_init__(self) -> None:
+        require_whole("seen_sequence", self.seen_sequence, 1)
+        _require_digest("seen_head", self.seen_head)
+        require_time(self.missing_since)
+        if not isinstance(self.price, Price):
+            raise PrivacyError("Expected the price to be a Price.")
+
+
+Entry = Reserved | Spent | Refunded | Closed | Recovered
+
+KINDS: dict[str, type[Reserved] | type[Spent] | type[Refunded] | type[Closed] | type[Recovered]] = {
     "reserved": Reserved,
     "spent": Spent,
     "refunded": Refunded,
     "closed": Closed,
+    "recovered": Recovered,
 }
 
 
@@ -118,7 +146,7 @@ class Recorded:
     """An entry with its place in the chain.
 
     Attributes:
-        sequence: 1 for the first entry, then one more each.
+        sequence: 1 for the first entry, then one more each; after a gap more than that.
         time: seconds since 1970 by the institution's clock, in [0, LATEST_TIME].
         previous: hash of the entry before, GENESIS for the first.
         entry: what happened.

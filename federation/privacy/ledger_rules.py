@@ -8,6 +8,10 @@ read again. What a plan is charged, to each population separately:
 | --- | --- | --- |
 | reserved and not closed (also after a crash) | all it reserved | all it reserved, however old |
 | closed | what it spent, less refunds | the same, while its latest entry is at most 365 days old |
+| open when entries were found missing | all it reserved | the same, for 365 days from then |
+
+Missing entries that a person had charged (`federation.privacy.ledger_recovery`) count in full, in
+the window for 365 days from then.
 
 Time is the institution's own clock and never runs backwards: an entry is stamped with the later of
 the clock and the entry before it. A clock that jumps ahead can only loosen the yearly window, never
@@ -17,6 +21,7 @@ The chain is hashed, not signed. It shows damage and careless edits. Whoever may
 write another consistent chain; a head seen earlier in a signed header shows that one.
 """
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import assert_never
@@ -28,6 +33,7 @@ from federation.privacy.ledger_entries import (
     Closed,
     Entry,
     Recorded,
+    Recovered,
     Refunded,
     Reserved,
     Spent,
@@ -36,7 +42,7 @@ from federation.privacy.ledger_entries import (
 )
 from federation.privacy.units import BudgetUnits, Population, Price
 
-WINDOW_SECONDS = 365 * 24 * 60 * 60
+WINDOW_SECONDS, HOUR_SECONDS = 365 * 24 * 60 * 60, 60 * 60
 
 
 # What is left.
@@ -81,11 +87,17 @@ class PopulationBalance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
-    """Where the ledger stands at one time; open plans in the order of their reservation."""
+    """Where the ledger stands at one time; open plans in the order of their reservation.
+
+    `recovered`: the missing entries that were charged; `answers_last_hour`: attempts spent within
+    the last 60 minutes, refunded ones included.
+    """
 
     trained: PopulationBalance
     held_out: PopulationBalance
     open_plans: tuple[Digest, ...]
+    recovered: tuple[Recovered, ...]
+    answers_last_hour: int
 
     def of(self, population: Population) -> PopulationBalance:
         """Returns the totals of one population."""
@@ -112,6 +124,10 @@ class PlanAccount:
         """Returns what the plan is charged: its price while open, what it spent once closed."""
         return self.price.of(population) if self.is_open else self.spent[population]
 
+    def end(self) -> None:
+        """Lets nothing more be spent or refunded."""
+        self.is_open, self.attempts, self.refunded = False, {}, set()
+
 
 @dataclass(slots=True, kw_only=True)
 class Account:
@@ -122,6 +138,15 @@ class Account:
     latest_time: int = 0
     split: Digest | None = None
     plans: dict[Digest, PlanAccount] = field(default_factory=dict)
+    recovered: list[tuple[int, Recovered]] = field(default_factory=list)
+    """When missing entries were charged, with that entry."""
+    answered: deque[int] = field(default_factory=deque)
+    """When attempts were spent, in order, those of the last hour before the last one."""
+
+    def has_charged_for(self, sequence: int, head: Digest) -> bool:
+        """Returns whether this head was seen, missed, and what led to it charged at its worst."""
+        seen = {(one.seen_sequence, one.seen_head) for _, one in self.recovered}
+        return (sequence, head) in seen
 
 
 def following(account: Account, now: int, entry: Entry) -> Recorded:
@@ -136,7 +161,7 @@ def following(account: Account, now: int, entry: Entry) -> Recorded:
         ConfigurationError: the clock is outside [0, LATEST_TIME].
     """
     return Recorded(
-        sequence=account.sequence + 1,
+        sequence=_next_sequence(account, entry),
         time=_ledger_time(account, now),
         previous=account.head,
         entry=entry,
@@ -192,13 +217,18 @@ def balance_of(account: Account, now: int, limits: Limits) -> Balance:
     Raises:
         ConfigurationError: the clock is outside [0, LATEST_TIME].
     """
-    window_start = _ledger_time(account, now) - WINDOW_SECONDS
+    ledger_time = _ledger_time(account, now)
+    window_start = ledger_time - WINDOW_SECONDS
     plans = account.plans.values()
     in_window = [plan for plan in plans if plan.is_open or plan.latest_time >= window_start]
+    missing = [found.price for _, found in account.recovered]
+    missing_in_window = [found.price for time, found in account.recovered if time >= window_start]
 
     def side(population: Population) -> PopulationBalance:
-        charged = sum(plan.charge(population) for plan in plans)
-        charged_in_window = sum(plan.charge(population) for plan in in_window)
+        lost = sum(one.of(population) for one in missing)
+        charged = lost + sum(plan.charge(population) for plan in plans)
+        lost_in_window = sum(one.of(population) for one in missing_in_window)
+        charged_in_window = lost_in_window + sum(plan.charge(population) for plan in in_window)
         return PopulationBalance(
             charged_lifetime=BudgetUnits(charged),
             charged_in_window=BudgetUnits(charged_in_window),
@@ -210,6 +240,8 @@ def balance_of(account: Account, now: int, limits: Limits) -> Balance:
         trained=side(Population.TRAINED),
         held_out=side(Population.HELD_OUT),
         open_plans=tuple(name for name, plan in account.plans.items() if plan.is_open),
+        recovered=tuple(found for _, found in account.recovered),
+        answers_last_hour=sum(time >= ledger_time - HOUR_SECONDS for time in account.answered),
     )
 
 
@@ -234,10 +266,9 @@ def balance(entries: Iterable[Recorded], now: int, limits: Limits) -> Balance:
 
 
 def _follows(account: Account, recorded: Recorded) -> None:
-    if recorded.sequence != account.sequence + 1:
-        raise PrivacyError(
-            f"Expected sequence={account.sequence + 1}, got sequence={recorded.sequence}."
-        )
+    expected = _next_sequence(account, recorded.entry)
+    if recorded.sequence != expected:
+        raise PrivacyError(f"Expected sequence={expected}, got sequence={recorded.sequence}.")
     if recorded.previous != account.head:
         raise PrivacyError("The previous hash is not the hash of the entry before.")
     if recorded.time < account.latest_time:
@@ -291,6 +322,13 @@ def _spending_fits_the_reservation(account: Account, spent: Spent) -> None:
         )
 
 
+def _gap_was_never_charged(account: Account, recovered: Recovered) -> None:
+    if account.has_charged_for(recovered.seen_sequence, recovered.seen_head):
+        raise PrivacyError(
+            f"What is missing up to sequence {recovered.seen_sequence} was charged before."
+        )
+
+
 def _check_rules(account: Account, entry: Entry) -> None:
     match entry:
         case Reserved():
@@ -305,6 +343,8 @@ def _check_rules(account: Account, entry: Entry) -> None:
             _attempt_was_spent(account, entry)
         case Closed():
             _plan_is_open(account, entry)
+        case Recovered():
+            _gap_was_never_charged(account, entry)
         case unreachable:  # pragma: no cover - mypy proves that no kind is forgotten
             assert_never(unreachable)
 
@@ -321,6 +361,9 @@ def _apply(account: Account, recorded: Recorded) -> None:
             plan = account.plans[spent.plan]
             plan.spent[spent.population] += spent.units
             plan.attempts[spent.question, spent.round, spent.attempt] = spent
+            account.answered.append(recorded.time)
+            while account.answered[0] < recorded.time - HOUR_SECONDS:
+                account.answered.popleft()
         case Refunded() as refunded:
             plan = account.plans[refunded.plan]
             key = (refunded.question, refunded.round, refunded.attempt)
@@ -329,15 +372,27 @@ def _apply(account: Account, recorded: Recorded) -> None:
             plan.refunded.add(key)
         case Closed() as closed:
             plan = account.plans[closed.plan]
-            plan.is_open = False
-            plan.attempts.clear()
-            plan.refunded.clear()
+            plan.end()
+        case Recovered() as recovered:
+            account.recovered.append((recorded.time, recovered))
+            for plan in account.plans.values():
+                if plan.is_open:  # the missing entries may have spent all of it
+                    plan.spent = {one: plan.price.of(one) for one in Population}
+                    plan.end()
+                    plan.latest_time = recorded.time
+            return
         case unreachable:  # pragma: no cover - mypy proves that no kind is forgotten
             assert_never(unreachable)
     plan.latest_time = recorded.time
 
 
 # The values.
+
+
+def _next_sequence(account: Account, entry: Entry) -> int:
+    if isinstance(entry, Recovered):  # above what peers may remember
+        return max(account.sequence, entry.seen_sequence) + 1
+    return account.sequence + 1
 
 
 def _ledger_time(account: Account, now: int) -> int:

@@ -10,10 +10,10 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from clients.configuration import Configuration
-from clients.policy import Policy
+from clients.policy import Peers, Policy
 from federation.canonical import public_key_of
 from federation.errors import FedscoreError
-from federation.plan import Plan
+from federation.plan import MOST_ROUNDS, Plan
 from federation.privacy.entropy import Entropy
 from federation.schema import Schema, load_schema
 from fedscore.demo.nation import (
@@ -94,9 +94,15 @@ def _train(
 ) -> Simulation:
     policy = Policy(
         coordinator=plan.coordinator,
+        approved_peers=Peers.ROSTER,
         purposes=(PURPOSE,),
+        least_participants=3,
         least_quorum=3,
+        least_threshold=3,
         least_colluders=1,
+        least_audited_share=0.0,
+        longest_validity_days=3650,
+        rounds_per_hour=MOST_ROUNDS,
         delta=plan.privacy.delta,
         epsilon_per_plan=EPSILON_PER_PLAN,
         epsilon_per_year=EPSILON_PER_YEAR,

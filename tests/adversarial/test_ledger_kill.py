@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from federation.privacy.ledger_entries import (
     Closed,
     Entry,
     Recorded,
+    Recovered,
     Refunded,
     Reserved,
     Spent,
@@ -79,8 +81,25 @@ def live(path: Path, life: int, pipe: int) -> None:
             os.write(pipe, f"{sequence} {head}\n".encode())
 
 
+def live_recovering(path: Path, life: int, pipe: int) -> None:
+    """Reserves a plan and charges a gap of two entries after it, until it is killed."""
+    ledger = Ledger.open(path, noon)
+    for number in range(10**6):
+        plan = digest("test/plan", life.to_bytes(4, "big"), number.to_bytes(4, "big"))
+        sequence, head = ledger.reserve(plan, PRICE, alone=ALONE, split=SPLIT, limits=LIMITS)
+        os.write(pipe, f"{sequence} {head}\n".encode())
+        lost = digest("test/lost", head.encode())
+        sequence, head = ledger.recover(
+            Recovered(seen_sequence=sequence + 2, seen_head=lost, missing_since=0, price=PRICE)
+        )
+        os.write(pipe, f"{sequence} {head}\n".encode())
+
+
+Life = Callable[[Path, int, int], None]
+
+
 def acknowledged_before_the_kill(
-    path: Path, life: int, seconds: float, *, is_writing: bool
+    path: Path, life: int, seconds: float, *, is_writing: bool, live: Life = live
 ) -> list[tuple[int, str]]:
     """Returns sequence and hash of each entry that a killed child reported.
 
@@ -146,3 +165,35 @@ def test_what_was_acknowledged_before_a_kill_is_there_and_charged(tmp_path: Path
             assert balance.of(population).charged_lifetime >= spent_units(entries, population)
     assert killed_while_writing >= 100
     assert logs_left >= 100
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_a_recovery_that_was_acknowledged_before_a_kill_is_there_and_charged(
+    tmp_path: Path,
+) -> None:
+    path, moments = tmp_path / "ledger.db", random.Random(8)  # noqa: S311 - the same moments
+    Ledger.create(path, noon).close()
+    every_acknowledged: dict[int, str] = {}
+    ended_with: set[str] = set()
+    for life in range(40):
+        seconds = moments.uniform(0, LONGEST_LIFE_SECONDS)
+        acknowledged = acknowledged_before_the_kill(
+            path, life, seconds, is_writing=True, live=live_recovering
+        )
+        every_acknowledged.update(acknowledged)
+        opening = Ledger.open_read_only if life % 3 else Ledger.open
+        with opening(path, noon) as ledger:  # verifies every hash and every rule
+            entries, balance = ledger.entries(), ledger.balance(LIMITS)
+            for recorded in entries:
+                if isinstance(recorded.entry, Recovered):
+                    ledger.require_not_older_than(
+                        recorded.entry.seen_sequence, recorded.entry.seen_head
+                    )
+        hashes = {recorded.sequence: recorded.hash() for recorded in entries}
+        assert every_acknowledged.items() <= hashes.items()
+        assert len(entries) <= len(every_acknowledged) + life + 1, "one unreported entry a life"
+        ended_with.add(entries[-1].kind)
+        assert balance.trained.charged_lifetime == len(entries) * PRICE.trained
+        assert len(balance.open_plans) <= 1, "a recovery ends every plan before it"
+    assert ended_with == {"reserved", "recovered"}

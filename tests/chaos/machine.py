@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from clients import snapshot
+from clients import population_files
 from clients.institution import Institution
 from clients.ledger import Ledger
+from clients.reading import Reading
 from clients.records import Records
 from clients.releases import Releases
 from experiments.entropy import SeededEntropy
@@ -154,8 +155,13 @@ class Machine:
             identity=shape.identities[self.name],
             roster=roster_of(fed.plan),
             schema=fed.schema,
-            table=Path(member.table),
-            not_held=frozenset(member.not_held),
+            read_table=Reading(
+                configuration=member,
+                schema=fed.schema,
+                split=fed.plan.people.split,
+                clock=self._seconds,
+                withdrawals=None,
+            ),
             most_people=member.most_people,
             split=fed.plan.people.split,
             policy=member.policy,
@@ -333,17 +339,17 @@ def copy_state(source: Path, target: Path) -> None:
 
 @contextmanager
 def _full_at_snapshots(is_full: bool) -> Iterator[None]:
-    real = snapshot._make_durable
+    real = population_files.make_durable
 
     def refuse(_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     if is_full:
-        snapshot._make_durable = refuse  # type: ignore[assignment]
+        population_files.make_durable = refuse  # type: ignore[assignment]
     try:
         yield
     finally:
-        snapshot._make_durable = real
+        population_files.make_durable = real
 
 
 class Watched:

@@ -87,8 +87,18 @@ def pause_daemon(run: Run, name: str) -> None:
 
 
 def kill_superlink(run: Run, _: str) -> None:
-    child = child_of(run.coordinator)
-    if child is not None:
+    _kill_child(run, "flower_superlink")
+
+
+def kill_front(run: Run, _: str) -> None:
+    _kill_child(run, "server.front")
+
+
+def _kill_child(run: Run, word: str) -> None:
+    child = child_of(run.coordinator, word)
+    if child is None:
+        run.note(f"no {word} to kill")
+    else:
         os.kill(child, signal.SIGKILL)
 
 
@@ -173,6 +183,7 @@ def fill_disk(run: Run, name: str) -> None:
 FAULTS: Final[dict[str, Callable[[Run, str], None]]] = {
     "daemon killed": kill_daemon,
     "SuperLink killed": kill_superlink,
+    "front killed": kill_front,
     "coordinator killed": kill_coordinator,
     "daemon paused beyond the deadline": pause_daemon,
     "older state restored": restore_backup,

@@ -11,13 +11,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from clients.configuration import load_daemon_configuration
 from clients.premises import Premises
 from federation.canonical import public_key_of
 from federation.plan import Plan, plan_toml
 from federation.schema import load_schema
 from fedscore import planning as site_of
-from fedscore.coordinator_files import TRAININGS, Settings, admit, make_coordinator, open_office
+from fedscore.coordinator_files import (
+    TRAININGS,
+    Front,
+    admit,
+    make_coordinator,
+    open_office,
+    settings_for,
+)
 from fedscore.institution_making import CONFIGURATION_FILE, make_institution
 from fedscore.planning import new_plan
 from fedscore.trainings import Training, Trainings
@@ -52,10 +61,9 @@ class Site:
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.exits: list[tuple[str, int]] = []
         address = f"127.0.0.1:{free_port()}"
-        host, _, port = address.rpartition(":")
-        key = make_coordinator(
-            self.office, Settings(federation=FEDERATION, host=host, port=int(port))
-        )
+        settings = settings_for(FEDERATION, address, listen="", front=Front.OWN)
+        settings = msgspec.structs.replace(settings, superlink_port=free_port())
+        key = make_coordinator(self.office, settings)
         for number, name in enumerate(self.names):
             self._make(name, number, key, address)
         for name in self.names:
@@ -207,10 +215,11 @@ def ended(process: subprocess.Popen[bytes]) -> int:
         return process.wait()
 
 
-def child_of(process: subprocess.Popen[bytes]) -> int | None:
-    """Returns the process that a process has started, None if there is none."""
+def child_of(process: subprocess.Popen[bytes], word: str) -> int | None:
+    """Returns the process that a process has started with a word in its command, if any."""
     path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     with suppress(OSError):
-        found = path.read_text().split()
-        return int(found[0]) if found else None
+        for child in path.read_text().split():
+            if word in Path(f"/proc/{child}/cmdline").read_bytes().decode(errors="replace"):
+                return int(child)
     return None

@@ -8,6 +8,7 @@ from experiments import experiment
 from experiments.cache import Cache
 from experiments.catalogue import EXPERIMENTS
 from experiments.datasets import VARIABLE
+from tests import outside
 
 
 def run(monkeypatch, capsys, *arguments):
@@ -55,6 +56,8 @@ def test_a_result_of_another_version_says_what_to_run(monkeypatch, tmp_path, cap
 def test_a_small_version_of_every_experiment_runs_without_any_data(
     name, monkeypatch, tmp_path, capsys
 ):
+    if name == "sources":
+        outside.require("postgresql")
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr(experiment, "OUTPUT", tmp_path)
     found, plot = EXPERIMENTS[name].execute(quick=True, cache=Cache(tmp_path / "cache"))

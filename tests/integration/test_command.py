@@ -126,7 +126,7 @@ def test_a_newcomer_gets_from_schema_to_scores_by_the_commands_alone(place, feds
     for ledger in sorted(Path("out/ledgers").glob("*.sqlite")):
         assert fedscore("ledger", "verify", str(ledger))[0] == 0
     code, out, _ = fedscore("ledger", "show", "out/ledgers/bank-00.sqlite", "--json")
-    row = json.loads(out)[0]
+    row = json.loads(out)["plans"][0]
     assert row["reserved_trained"] == price["populations"][0]["units"]
     assert 0 < row["alone_trained"] < row["reserved_trained"]
     assert (row["answers"], row["refunds"]) == (5, 0)
@@ -184,7 +184,7 @@ def test_a_ledger_shows_what_was_answered_refunded_and_would_be_owed_to_the_coor
     with built.seats() as seats:
         train(built, Wire(seats, unheard=silent("bank-02", to=Open, at=1)))
     path = str(place / "seats" / "bank-00" / "ledger.sqlite")
-    (row,) = json.loads(fedscore("ledger", "show", path, "--json")[1])
+    (row,) = json.loads(fedscore("ledger", "show", path, "--json")[1])["plans"]
     price = price_of(built.plan, built.schema)
     assert (row["answers"], row["refunds"]) == (6, 1)
     assert row["alone_trained"] == price.alone.trained
@@ -430,6 +430,8 @@ def test_institutions_from_configuration_files_take_part_by_their_own_policies(p
             f'id = "{name}"\ntitle = "Bank {number}"\nmost_people = 500\n'
             f'table = "../{name}.parquet"\n'
             f'[policy]\ncoordinator = "{plan["coordinator"]}"\npurposes = ["credit-scoring"]\n'
+            'approved_peers = "roster"\nleast_participants = 3\nleast_threshold = 3\n'
+            "least_audited_share = 0.0\nlongest_validity_days = 40\nrounds_per_hour = 100\n"
             "least_quorum = 4\nleast_colluders = 1\ndelta = 1e-4\nepsilon_per_plan = 8.0\n"
             f"epsilon_per_year = 8.0\nepsilon_lifetime = {8.0 if number else 9.0}\n"
         )
@@ -544,6 +546,8 @@ def configured(directory: Path, *ids: str, **changes: str) -> None:
             f'id = "{name}"\ntitle = "Bank {number}"\nmost_people = 1000\n'
             f'table = "{name}-{number}.parquet"\nnot_held = []\n[policy]\n'
             f'coordinator = "{public_key_of(KEY)}"\npurposes = ["credit-scoring"]\n'
+            'approved_peers = "roster"\nleast_participants = 3\nleast_threshold = 3\n'
+            "least_audited_share = 0.0\nlongest_validity_days = 40\nrounds_per_hour = 100\n"
             "least_quorum = 3\nleast_colluders = 1\ndelta = 1e-6\nepsilon_per_plan = 8.0\n"
             "epsilon_per_year = 16.0\nepsilon_lifetime = 16.0\n"
         )

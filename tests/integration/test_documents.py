@@ -46,7 +46,7 @@ def test_every_file_that_a_document_names_exists():
 def test_the_configuration_in_the_readme_is_one(tmp_path):
     text = (CHECKOUT / "README.md").read_text().split("```toml\n")[1].split("```")[0]
     path = tmp_path / "bank-a.toml"
-    path.write_text(text)
+    path.write_text(text.replace('coordinator = "..."', f'coordinator = "{"ab" * 32}"'))
     found = load_configuration(path)
     assert (found.id, found.table) == ("bank-a", str(tmp_path / "bank-a.parquet"))
 

@@ -18,3 +18,4 @@ def test_three_daemons_and_a_coordinator_train_a_card_that_verifies(tmp_path):
         assert "signature valid" in log.read_text()
         assert "error" not in log.read_text()
     assert not list(tmp_path.glob("*/state/snapshots/*"))
+    assert (tmp_path / "coordinator" / "superlink" / "front.log").is_file()

@@ -425,9 +425,15 @@ def test_zero_negative_endless_and_undefined_targets_are_refused_everywhere(
         with pytest.raises(PrivacyError):
             Policy(
                 coordinator=plan.coordinator,
+                approved_peers=(),
                 purposes=("p",),
+                least_participants=3,
                 least_quorum=3,
+                least_threshold=3,
                 least_colluders=1,
+                least_audited_share=0.0,
+                longest_validity_days=1,
+                rounds_per_hour=1,
                 delta=delta,
                 **{**limits, name: epsilon},
             )

@@ -179,7 +179,9 @@ def test_the_policy_prints_the_headline_of_a_large_federation_too() -> None:
         left_lifetime=price.price.trained,
         left_in_window=price.price.trained,
     )
-    balance = Balance(trained=nothing, held_out=nothing, open_plans=())
+    balance = Balance(
+        trained=nothing, held_out=nothing, open_plans=(), recovered=(), answers_last_hour=0
+    )
     printed = [rule.text for rule in consider(plan, price, policy, balance)]
     figure = f"trained: epsilon {price.trained:.4g} keeps this policy"
     assert [text for text in printed if text.startswith(figure)], printed

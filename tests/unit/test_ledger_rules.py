@@ -17,6 +17,7 @@ from federation.privacy.ledger_entries import (
     Closed,
     Entry,
     Recorded,
+    Recovered,
     Refunded,
     Reserved,
     Spent,
@@ -285,7 +286,8 @@ def test_the_largest_numbers_that_the_ledger_can_count_are_accepted() -> None:
 
 
 def test_every_kind_is_known_by_its_name() -> None:
-    known = (reserved(), spent(), refunded(), closed())
+    lost = Recovered(seen_sequence=1, seen_head=GENESIS, missing_since=0, price=BOTH)
+    known = (reserved(), spent(), refunded(), closed(), lost)
     for entry in known:
         recorded = Recorded(sequence=1, time=0, previous=GENESIS, entry=entry)
         assert KINDS[recorded.kind] is type(entry)

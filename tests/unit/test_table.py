@@ -13,8 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from clients.left_out import NOBODY_LEFT_OUT
 from clients.person_keys import HashSpill, repeated_rows
 from clients.table import CodedBatch, ContractReader
+from clients.table_file import TableFile
 from federation.errors import ConfigurationError, DataError
 from federation.grid import NOT_HELD
 from federation.population import Split, key_hashes
@@ -107,7 +109,12 @@ def read(
     mapping: dict[str, str] | None = None,
 ) -> list[CodedBatch]:
     reader = ContractReader(
-        contract or schema(), path, not_held=not_held, split=SPLIT, mapping=mapping or {}
+        contract or schema(),
+        TableFile(path),
+        not_held=not_held,
+        split=SPLIT,
+        mapping=mapping or {},
+        left_out=NOBODY_LEFT_OUT,
     )
     return list(reader.batches(path.parent))
 
