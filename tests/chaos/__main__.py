@@ -25,7 +25,29 @@ def main() -> int:
     broken = 0
     if asked.schedules:
         broken += _schedules(range(asked.first, asked.first + asked.schedules))
+    if asked.processes:
+        broken += _processes(range(asked.first, asked.first + asked.processes))
     return 1 if broken else 0
+
+
+def _processes(seeds: range) -> int:
+    """Runs real processes, prints what was done to them, and returns how many broke a promise."""
+    from tests.chaos.processes import run as run_processes
+
+    done: Counter[str] = Counter()
+    broken = 0
+    for seed in seeds:
+        ran, faults, ended = run_processes(seed)
+        done.update(faults)
+        broken += bool(ran.violations)
+        seconds = time.monotonic() - ran.began
+        say(f"run {seed}: {', '.join(faults)}: {ended} after {seconds:.0f} s")
+        if ran.violations:
+            say("\n".join(ran.events))
+    for what, times in sorted(done.items()):
+        say(f"{times:8,d}  {what}")
+    say(f"{len(seeds)} runs of real processes, {broken} broke a promise.")
+    return broken
 
 
 def _schedules(seeds: range) -> int:
@@ -43,7 +65,7 @@ def _schedules(seeds: range) -> int:
         if outcome.violations:
             broken += 1
             _say_broken(outcome)
-        if number % 500 == 0 or number == len(seeds):
+        if number % 100 == 0 or number == len(seeds):
             seconds = time.monotonic() - started
             say(f"{number:6,d} schedules in {seconds:,.0f} s, {broken} broke a promise")
     say("\nFaults injected:")
