@@ -41,6 +41,9 @@ class Carrier:
         faults = self._world.fires(Point.EXCHANGE)
         if Kind.CLOCK_COORDINATOR in faults:
             self._world.shift_coordinator()
+        if Kind.COORDINATOR_RESTORED in faults:
+            self._world.lost_lines = self._world.chance.randint(1, 4)
+            self._cut()
         if Kind.COORDINATOR_BEFORE in faults:
             self._cut()
         order = sorted(requests)

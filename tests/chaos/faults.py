@@ -56,6 +56,7 @@ class Kind(StrEnum):
     COORDINATOR_BEFORE_WRITE = "coordinator killed before a write"
     COORDINATOR_AFTER_WRITE = "coordinator killed after a write"
     COORDINATOR_TORN_WRITE = "coordinator killed in the middle of a write"
+    COORDINATOR_RESTORED = "older transcript restored at the coordinator"
     COORDINATOR_FULL = "disk of the coordinator full"
 
 
@@ -78,6 +79,7 @@ POINT_OF: Final = {
             Kind.COORDINATOR_BEFORE,
             Kind.COORDINATOR_DURING,
             Kind.COORDINATOR_AFTER,
+            Kind.COORDINATOR_RESTORED,
             Kind.CLOCK_COORDINATOR,
         ),
         Point.EXCHANGE,

@@ -13,7 +13,7 @@ from federation.errors import ConfigurationError, FedscoreError
 from federation.model.release import load_release
 from federation.plan import Plan
 from federation.sealed import SealedTransport
-from federation.transcript_audit import audit
+from federation.transcript_audit import COORDINATOR, audit
 from fedscore import trainings
 from fedscore.trainings import Training, Trainings
 from server.rounds import MaskedSums
@@ -58,6 +58,7 @@ class Office:
                     ended = self._run(training, plan, carrier, sealed=sealed, give_up=give_up)
             except CoordinatorKilled:
                 world.note("the coordinator is killed, and starts again")
+                self._lose_lines()
                 continue
             except ConfigurationError as error:
                 self._understood(error)
@@ -82,6 +83,16 @@ class Office:
             return None
         found = self._world.shape  # nobody has heard of the last one, or there is none
         return self._trainings.new(plan, found.schema_text, roster_of(found.fed.plan))
+
+    def _lose_lines(self) -> None:
+        """Puts an older copy of the transcript in its place, if the world's faults say so."""
+        lost, self._world.lost_lines = self._world.lost_lines, 0
+        found = self._trainings.all()
+        if lost and found:
+            self._world.rolled_back.add(COORDINATOR)
+            path = found[-1].directory / trainings.TRANSCRIPT_FILE
+            lines = path.read_bytes().splitlines(keepends=True)
+            path.write_bytes(b"".join(lines[: max(1, len(lines) - lost)]))
 
     def _word(self, plan: Plan, ended: str) -> str:
         """Returns how a training that has ended did: what its last process said, or its files."""

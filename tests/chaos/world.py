@@ -37,6 +37,8 @@ class World:
     faults: tuple[Fault, ...] = ()
     now: float = float(NOW)
     coordinator_offset: float = 0.0
+    lost_lines: int = 0
+    """Of the coordinator's transcript, when its next process starts."""
     is_calm: bool = False
     trace: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
@@ -44,6 +46,7 @@ class World:
     machines: dict[str, Machine] = field(default_factory=dict)
     copies: dict[str, Machine] = field(default_factory=dict)
     rolled_back: set[str] = field(default_factory=set)
+    """Whose files do not hold all that they have said; "coordinator" for the coordinator."""
     observer: Observer = field(init=False)
     _counts: Counter[Point] = field(default_factory=Counter)
     _backups: dict[str, list[_Backup]] = field(default_factory=dict)
