@@ -146,7 +146,10 @@ class Observer:
                 acknowledged.said[data] = self._asked[reply.context][0]
             case _, Voted():
                 self._vote(machine, reply)
-                acknowledged.said[data] = self._asked[reply.context][0]
+                if (
+                    reply.context in self._asked
+                ):  # else nobody's upload has left: nothing to give up
+                    acknowledged.said[data] = self._asked[reply.context][0]
             case Refund(), Noted():
                 acknowledged.refunded.add(self._asked[reply.context])
             case _, Accept():

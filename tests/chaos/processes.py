@@ -287,7 +287,8 @@ def _said(run: Run, code: int, has_release: bool) -> str:
 def _check(run: Run) -> None:
     """Looks at everything that is left when all processes have ended."""
     for name, code in run.site.stop_all().items():
-        if code != 0 and name not in run.starved:
+        is_new = code == -signal.SIGTERM and name in run.rolled_back  # it had only just started
+        if code != 0 and not is_new and name not in run.starved:
             run.broken(f"{name} ended with {code} when it was told to stop")
     for log in run.site.directory.glob("*.log"):
         if "Traceback" in log.read_text(errors="replace"):
@@ -312,7 +313,7 @@ def _check_ledger(run: Run, name: str, transcript: bytes) -> None:
     """Compares a ledger with what was opened: each signed head is in it, each answer is paid."""
     premises = run.site.premises(name)
     try:
-        with Ledger.open_read_only(premises.ledger, lambda: int(time.time())) as ledger:
+        with Ledger.open(premises.ledger, lambda: int(time.time())) as ledger:
             ledger.verify()
             hashes = {one.sequence: one.hash() for one in ledger.entries()}
     except FedscoreError as error:
