@@ -28,6 +28,12 @@ from federation.secure_aggregation.upload import (
 
 NOISE_LABEL: Final = "fedscore/noise/2"
 
+PASSED: Final = "gives the upload again"
+"""How the log line of an audit ends that found nothing; what watches the daemon counts it."""
+
+FAILED: Final = "DOES NOT GIVE THE UPLOAD AGAIN"
+"""How it ends if somebody must look."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:

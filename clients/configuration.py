@@ -10,6 +10,7 @@ import msgspec
 
 from clients.environment import Override, overridden, overrides_in
 from clients.left_out import Consent, Retention
+from clients.loopback import loopback_of
 from clients.policy import Policy
 from clients.sources import PostgresqlTable, TableSource
 from federation.errors import ConfigurationError, FedscoreError
@@ -66,6 +67,13 @@ class Approval(StrEnum):
     AUTOMATIC = "automatic"
 
 
+class Carrier(StrEnum):
+    """How the coordinator's requests reach the daemon."""
+
+    NODE = "node"
+    SOCKET = "socket"
+
+
 class DaemonConfiguration(Configuration, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a long-running institution needs beside that; paths are relative to the file.
 
@@ -83,6 +91,9 @@ class DaemonConfiguration(Configuration, frozen=True, kw_only=True, forbid_unkno
             one in `state`.
         identity_key: private file of the institution's Ed25519 key, PEM; empty: in `state`.
         node_key: private file of its connection's key, OpenSSH; empty: in `state`.
+        health_address: loopback host and port of /livez, /readyz and /metrics; empty: none.
+        carrier: "node": the daemon connects to the coordinator's address itself. "socket": it opens
+            no connection and answers on a Unix socket in its state (see `clients.flower_app`).
     """
 
     approval: Approval
@@ -97,6 +108,8 @@ class DaemonConfiguration(Configuration, frozen=True, kw_only=True, forbid_unkno
     identity_key: str = ""
     node_key: str = ""
     snapshots: str = ""
+    health_address: str = ""
+    carrier: Carrier = Carrier.NODE
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,6 +118,8 @@ class DaemonConfiguration(Configuration, frozen=True, kw_only=True, forbid_unkno
             raise ConfigurationError(
                 f"Expected coordinator_address={self.coordinator_address!r} as host:port."
             )
+        if self.health_address:
+            loopback_of(self.health_address)
         _ = self.split
 
     @property

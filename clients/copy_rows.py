@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from federation.errors import DataError
 
-MOST_BYTES: Final = 2**26
+MOST_BYTES: Final = 2**24
 """A batch ends after this many bytes of rows, though it has fewer rows than others."""
 
 _SIGNATURE: Final = b"PGCOPY\n\xff\r\n\0"
@@ -142,9 +142,11 @@ def _fixed(
     """
     if (place > within).any():
         raise _not_understood()
-    windows = np.lib.stride_tricks.sliding_window_view(content, stored.itemsize)
-    found: NDArray[np.generic] = windows[place].view(stored).reshape(-1)
-    return found.astype(stored.newbyteorder("="))
+    # One number at every byte, aligned or not: no copy is made until those asked for are taken.
+    everywhere: NDArray[np.generic] = np.ndarray(
+        content.size - stored.itemsize + 1, stored, content.data, strides=1
+    )
+    return everywhere[place].astype(stored.newbyteorder("="))
 
 
 def _numbers(

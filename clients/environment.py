@@ -21,12 +21,16 @@ NESTED: Final = "__"
 
 PLACES: Final = frozenset(
     {
+        "carrier",
         "coordinator_address",
+        "health_address",
         "identity_key",
         "node_key",
+        "postgresql_connection",
         "root_certificates",
         "roster",
         "schema",
+        "snapshots",
         "state",
         "table",
     }

@@ -20,9 +20,7 @@ os.environ["FLWR_TELEMETRY_ENABLED"] = "0"  # read when flwr is imported
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
 
 import httpx
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurvePrivateKey
-from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from flwr.app import ConfigRecord, Metadata, RecordDict
 from flwr.app.message import make_message
 from flwr.common.serde import message_to_proto
@@ -51,11 +49,13 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from google.protobuf.message import DecodeError
 
 from federation.errors import ConfigurationError, ProtocolError
+from federation.transport import pause_seconds
 
 RECORD: Final = "fedscore"
 """Name of the one record, and of the one value in it, that a message has."""
 
-_POLL_SECONDS: Final = 0.2
+_POLL_SECONDS: Final = 0.1
+"""Until an object that is announced is asked for again."""
 _RECONNECT_SECONDS: Final = 2.0
 _HEARTBEAT_SECONDS: Final = 5.0
 _INTERVAL_SECONDS: Final = 10.0
@@ -71,23 +71,8 @@ _FRONT_ONLY: Final = (
 
 _log = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it would name each poll
-
-
-def load_node_key(path: Path) -> EllipticCurvePrivateKey:
-    """Returns the key by which the SuperLink knows this connection.
-
-    Raises:
-        ConfigurationError: the file is no OpenSSH private key on P-384 without a passphrase.
-    """
-    try:
-        key = load_ssh_private_key(path.read_bytes(), None)
-    except OSError as error:
-        raise ConfigurationError(f"Cannot read {path}: {error.strerror}.") from error
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise ConfigurationError(f"{path} is no OpenSSH private key: {error}.") from error
-    if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP384R1):
-        raise ConfigurationError(f"{path}: expected a key on the curve P-384.")
-    return key
+logging.getLogger("flwr").setLevel(logging.WARNING)
+logging.getLogger("flwr").handlers.clear()  # its lines go where ours go, and look as ours do
 
 
 def serve(
@@ -98,6 +83,7 @@ def serve(
     handle: Callable[[bytes], bytes],
     idle: Callable[[], None],
     stop: threading.Event,
+    turned: Callable[[bool], None] = lambda _: None,
 ) -> None:
     """Answers what arrives until `stop` is set, one message after the other.
 
@@ -112,6 +98,7 @@ def serve(
             there is no reply; every other error ends the process.
         idle: called whenever nothing has arrived.
         stop: set by whoever wants this to end.
+        turned: told after each turn of the loop whether the SuperLink was reached.
 
     Raises:
         ConfigurationError: the certificates cannot be read.
@@ -125,15 +112,22 @@ def serve(
         ) from error
     with _Connection(address, certificates, node_key) as connection:
         troubled = False
+        busy = time.monotonic()
         while not stop.is_set():
             try:
-                answered = connection.answer_one(connection.activated(), handle)
+                node = connection.activated()
+                asked = time.monotonic()
+                answered = connection.answer_one(node, handle)
+                asking = time.monotonic() - asked
                 if troubled:
                     _log.info("connected to %s again", address)
                     troubled = False
-                if not answered:
+                turned(True)
+                if answered:
+                    busy = time.monotonic()
+                else:
                     idle()
-                    stop.wait(_POLL_SECONDS)
+                    stop.wait(pause_seconds(asking=asking, quiet=asked - busy))
             except (httpx.HTTPError, DecodeError, ValueError) as error:
                 if not troubled:  # said once for each interruption, not once for each try
                     _log.warning("no connection to %s (%s): trying again", address, _why(error))
@@ -142,6 +136,7 @@ def serve(
                     error.response.status_code not in _FRONT_ONLY
                 ):
                     connection.forget()
+                turned(False)
                 stop.wait(_RECONNECT_SECONDS)
 
 

@@ -310,7 +310,8 @@ class Ledger:
     def _require_missing(self, sequence: int, head: Digest) -> None:
         if self._holds(sequence, head):
             raise ConfigurationError(
-                f"{self._path} holds the head signed for sequence {sequence}: nothing is missing."
+                f"{self._path} holds the head signed for sequence {sequence}: nothing is missing. "
+                "If the daemon's log names another head, name that one."
             )
 
     def _holds(self, sequence: int, head: Digest) -> bool:

@@ -45,11 +45,6 @@ class Premises:
         return self.directory / "records.sqlite"
 
     @property
-    def seen_head(self) -> Path:
-        """The head of a signed header that the ledger lacks, if the daemon stopped for one."""
-        return self.directory / "seen_head.json"
-
-    @property
     def decisions(self) -> Path:
         """Which plans its people approved or refused."""
         return self.directory / "decisions"
@@ -68,6 +63,11 @@ class Premises:
     def withdrawals(self) -> Path:
         """Who has withdrawn, in keyed hashes."""
         return self.directory / "withdrawn"
+
+    @property
+    def socket(self) -> Path:
+        """Where it is reached without a network, in a directory that can be shown alone."""
+        return self.directory / "socket" / "daemon"
 
     def require_private(self) -> None:
         """Returns only if nobody else may look into the directories or read a key.
@@ -114,11 +114,16 @@ def premises_of(configuration: DaemonConfiguration) -> Premises:
     Raises:
         ConfigurationError: one is missing, or others may look into it or read a key.
     """
-    premises = Premises(
+    premises = premises_named_by(configuration)
+    premises.require_private()
+    return premises
+
+
+def premises_named_by(configuration: DaemonConfiguration) -> Premises:
+    """Returns what a configuration names, in whatever state it is."""
+    return Premises(
         Path(configuration.state),
         elsewhere=Path(configuration.snapshots) if configuration.snapshots else None,
         identity_key=Path(configuration.identity_key) if configuration.identity_key else None,
         node_key=Path(configuration.node_key) if configuration.node_key else None,
     )
-    premises.require_private()
-    return premises

@@ -371,7 +371,7 @@ class Sessions:
         if audit.falls_on(coin, place, self._taking.plan.participation.audited_share):
             people = self._taking.people(attempt.opening.question, attempt.opening.card)
             matches = audit.repeats(attempt.opening, people)
-            said = "gives the upload again" if matches else "DOES NOT GIVE THE UPLOAD AGAIN"
+            said = audit.PASSED if matches else audit.FAILED
             self._log(f"audit of {_named(attempt.paid)}: the seed with the snapshot {said}")
 
     def _current(self, context: bytes) -> _Attempt:

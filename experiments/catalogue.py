@@ -2,13 +2,14 @@
 
 from typing import Any, Final
 
-from experiments import mask_report, plots, tables
+from experiments import live_report, mask_report, plots, tables
 from experiments.bank_results import Banks
 from experiments.banks import run_banks
 from experiments.comparison import Comparison, run_comparison
 from experiments.confirmation import Confirmation, run_confirmation
 from experiments.datasets import GMSC, TAIWAN
 from experiments.experiment import Experiment
+from experiments.live_rounds import LiveRounds, run_live_rounds
 from experiments.masks import MaskCosts, run_masks
 from experiments.rounds import Rounds, run_rounds
 from experiments.scale import Scale, run_scale
@@ -111,10 +112,31 @@ SOURCES: Final = Experiment(
     plot=plots.sources,
 )
 
+LIVE_ROUNDS: Final = Experiment(
+    name="live_rounds",
+    question="How fast is a round of real processes, beside Flower's own nodes?",
+    minutes=8,
+    kind=LiveRounds,
+    run=run_live_rounds,
+    answer=live_report.answer,
+    tables={"live_rounds": live_report.rounds, "live_parts": live_report.parts},
+    plot=live_report.plot,
+)
+
 # Experiments differ in the type of their result, which their own functions agree on.
 EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
     one.name: one
-    for one in (COMPARISON, CONFIRMATION, ROUNDS, BANKS, NATION, SCALE, SOURCES, MASKS)
+    for one in (
+        COMPARISON,
+        CONFIRMATION,
+        ROUNDS,
+        BANKS,
+        NATION,
+        SCALE,
+        SOURCES,
+        MASKS,
+        LIVE_ROUNDS,
+    )
 }
 
 

@@ -8,11 +8,9 @@ the seconds, its memory is not in the peak. Nothing is kept in the cache: a time
 it is asked for.
 """
 
-import multiprocessing
+import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -23,40 +21,15 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from clients.snapshot import take_snapshot
-from clients.sources import PostgresqlTable, TableSource, opened
-from clients.table_file import BATCH_ROWS
+from experiments.cache import ROOT
 from experiments.experiment import Setting
-from experiments.postgresql_server import installed, running_server
+from experiments.source_ways import CONNECTION, WAYS, Taken, names
 from federation.errors import ConfigurationError
-from federation.population import Split
-from federation.schema import Schema, load_schema
-from fedscore.bench import peak_bytes
+from fedscore.demo.postgresql_server import installed, running_server
 
 ROWS: Final = 200_000
 COLUMNS: Final = 24
-REPEATS: Final = 3
-_SCHEMA: Final = """
-format = 1
-name = "Sources"
-person_key = "person"
-rows_per_person = "one"
-[outcome]
-column = "bad"
-window = "made up"
-"""
-_FEATURE: Final = """
-[[feature]]
-name = "f{number}"
-role = "scored"
-kind = "number"
-unit = "1"
-reason = "Made up"
-lower = 0
-upper = 1
-cells = 64
-missing = true
-"""
+REPEATS: Final = 5
 
 
 class Way(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +37,7 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: for people.
-        seconds: of wall time, the least of the repeats, each in a process of its own.
+        seconds: of wall time, the least of the repeats.
         cpu: seconds of this process in that repeat.
         peak_bytes: most memory that the process ever held, its libraries included.
         idle_bytes: the same of a process that only loads the libraries.
@@ -107,44 +80,45 @@ def run_sources(setting: Setting) -> Sources:
     if programs is None:
         raise ConfigurationError("This needs PostgreSQL, installed on this machine.")
     rows, columns, repeats = (3_000, 3, 1) if setting.quick else (ROWS, COLUMNS, REPEATS)
-    setting.expect(6 * repeats)
+    setting.expect(len(WAYS) + 1)
     with tempfile.TemporaryDirectory() as scratch, running_server(programs) as socket:
         directory = Path(scratch)
         connection = f"host={socket} dbname=postgres user=postgres"
-        file = directory / "postgresql.conninfo"
+        file = directory / CONNECTION
         file.touch(mode=0o600)
         file.write_text(connection)
         server = _make_tables(directory, connection, rows, columns)
-        postgresql = PostgresqlTable(connection_file=file, table="people")
 
-        def best(work: Callable[..., None], *arguments: object) -> tuple[float, float, int]:
-            found = []
-            for _ in range(repeats):
-                if setting.quick:  # memory is of no interest: no process of its own
-                    found.append(_measured(work, *arguments))
-                else:
-                    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
-                        found.append(alone.submit(_measured, work, *arguments).result())
-                setting.advance()
-            return min(found)
+        def alone(way: str) -> Taken:
+            found = _alone(way, directory, columns, repeats)
+            setting.advance()
+            return found
 
-        idle = best(_nothing)[2]
-        ways = [
-            ("PostgreSQL, COPY", best(_by_copy, postgresql, columns)),
-            ("PostgreSQL, server-side cursor", best(_by_cursor, connection, columns)),
-            ("snapshot from PostgreSQL", best(_snapshot, postgresql, columns, directory)),
-            ("snapshot from Parquet", best(_snapshot, directory / "t.parquet", columns, directory)),
-            ("snapshot from CSV", best(_snapshot, directory / "t.csv", columns, directory)),
-        ]
+        idle = alone("nothing").peak_bytes
+        ways = [(title, alone(way)) for way, title in WAYS.items()]
     return Sources(
         rows=rows,
         columns=columns,
         server=server,
         ways=tuple(
-            Way(name=name, seconds=seconds, cpu=cpu, peak_bytes=peak, idle_bytes=idle)
-            for name, (seconds, cpu, peak) in ways
+            Way(
+                name=title,
+                seconds=one.seconds,
+                cpu=one.cpu,
+                peak_bytes=one.peak_bytes,
+                idle_bytes=idle,
+            )
+            for title, one in ways
         ),
     )
+
+
+def _alone(way: str, directory: Path, columns: int, repeats: int) -> Taken:
+    """Returns what one way takes in a process of its own, which loads nothing else."""
+    arguments = [way, str(directory), str(columns), str(repeats)]
+    words = [sys.executable, "-m", "experiments.source_ways", *arguments]
+    done = subprocess.run(words, check=True, capture_output=True, cwd=ROOT)
+    return msgspec.json.decode(done.stdout, type=Taken)
 
 
 def _make_tables(directory: Path, connection: str, rows: int, columns: int) -> str:
@@ -152,13 +126,13 @@ def _make_tables(directory: Path, connection: str, rows: int, columns: int) -> s
     generator = np.random.default_rng(1)
     content = {"person": pa.array(np.arange(rows)), "bad": pa.array(np.arange(rows) % 10 == 0)}
     content["bad"] = content["bad"].cast(pa.int64())
-    for name in _names(columns):
+    for name in names(columns):
         values = generator.random(rows)
         content[name] = pa.array(values, mask=generator.random(rows) < 0.05)
     table = pa.table(content)
     pq.write_table(table, directory / "t.parquet")
     pa.csv.write_csv(table, directory / "t.csv")
-    listed = ", ".join(f"{name} float8" for name in _names(columns))
+    listed = ", ".join(f"{name} float8" for name in names(columns))
     with psycopg.connect(connection, autocommit=True) as opened_connection:
         opened_connection.execute(
             f"CREATE TABLE people (person int8 PRIMARY KEY, bad int8, {listed})".encode()
@@ -170,49 +144,3 @@ def _make_tables(directory: Path, connection: str, rows: int, columns: int) -> s
             copy.write((directory / "t.csv").read_bytes())
         opened_connection.execute("VACUUM ANALYZE people")
         return str(opened_connection.info.server_version // 10_000)
-
-
-def _measured(work: Callable[..., None], *arguments: object) -> tuple[float, float, int]:
-    started, cpu = time.perf_counter(), time.process_time()
-    work(*arguments)
-    return time.perf_counter() - started, time.process_time() - cpu, peak_bytes()
-
-
-def _nothing() -> None:
-    pass
-
-
-def _by_copy(table: PostgresqlTable, columns: int) -> None:
-    with opened(table, order_by="person") as found:
-        for batch in found.batches(["person", "bad", *_names(columns)]):
-            for name in _names(columns):
-                batch.column(name).to_numpy(zero_copy_only=False)
-
-
-def _by_cursor(connection: str, columns: int) -> None:
-    listed = ", ".join(["person", "bad", *_names(columns)])
-    with (
-        psycopg.connect(connection) as found,
-        found.cursor("reading", binary=True) as cursor,
-    ):
-        cursor.execute(f"SELECT {listed} FROM people ORDER BY person".encode())  # noqa: S608  ours
-        while rows := cursor.fetchmany(BATCH_ROWS):
-            np.array(rows, dtype=np.float64)
-
-
-def _snapshot(source: TableSource, columns: int, directory: Path) -> None:
-    take_snapshot(
-        _schema(columns),
-        source,
-        not_held=frozenset(),
-        split=Split(salt="0" * 64, held_out_fraction=0.25),
-        directory=directory / "snapshot",
-    ).delete()
-
-
-def _schema(columns: int) -> Schema:
-    return load_schema(_SCHEMA + "".join(_FEATURE.format(number=n) for n in range(columns)))
-
-
-def _names(columns: int) -> list[str]:
-    return [f"f{number}" for number in range(columns)]

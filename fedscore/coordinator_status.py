@@ -6,7 +6,7 @@ from rich.table import Table
 from federation.card import fingerprint_of
 from federation.model.release import load_release
 from federation.query import Question
-from fedscore.coordinator_files import TRAININGS, Office
+from fedscore.coordinator_files import TRAININGS, Office, expiring
 from fedscore.trainings import Training, Trainings
 
 
@@ -51,11 +51,13 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         federation: identifier.
         institutions: that are admitted.
         trainings: in order.
+        certificates: what to do about those that end within thirty days; none if none does.
     """
 
     federation: str
     institutions: tuple[Admitted, ...]
     trainings: tuple[Run, ...]
+    certificates: tuple[str, ...]
 
 
 def status_of(office: Office) -> Status:
@@ -64,6 +66,7 @@ def status_of(office: Office) -> Status:
         federation=office.settings.federation,
         institutions=tuple(Admitted(id=one.id, key=one.key) for one in office.roster.members),
         trainings=tuple(_run(one) for one in Trainings(office.directory / TRAININGS).all()),
+        certificates=expiring(office),
     )
 
 
@@ -104,4 +107,7 @@ def status_tables(status: Status) -> list[Table]:
             run.state,
             run.release[:16],
         )
-    return [members, trainings]
+    certificates = Table("Certificates", title_justify="left")
+    for told in status.certificates:
+        certificates.add_row(told)
+    return [members, trainings, *([certificates] if status.certificates else [])]

@@ -9,16 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.configuration import Configuration
-from clients.home import train_at_home
+from clients.home_report import scored_at_home
 from clients.ledger import Ledger
 from clients.reading import Reading
-from clients.snapshot import Snapshot
 from federation.errors import DataError
-from federation.grid import Role
 from federation.model.evaluation import Figure
 from federation.model.exact_auc import auc_difference, auc_of
 from federation.model.release import Release
-from federation.model.scorecard import AdditiveCard
 from federation.plan import Plan
 from federation.pricing import price_of
 from federation.privacy.units import Population
@@ -95,12 +92,9 @@ def inspect_institution(
     )
     snapshot = read_table(directory)
     try:
-        home = train_at_home(schema, snapshot, plan.scale)
-        trained_bad = _outcomes(snapshot, Population.TRAINED)
-        bad = _outcomes(snapshot, Population.HELD_OUT)
-        national = _scores(schema, snapshot, release.card)
-        alone = _scores(schema, snapshot, home)
-        everyone = np.concatenate([trained_bad, bad])
+        scores = scored_at_home(schema, snapshot, release)
+        national, alone, bad = scores.national, scores.alone, scores.bad
+        everyone = np.concatenate([scores.trained_bad, bad])
         comparable = bool(bad.any() and not bad.all())
         balance = ledger.balance(configuration.policy.limits)
         price = price_of(plan, schema)
@@ -121,17 +115,6 @@ def inspect_institution(
         return member, HeldOut(national=national, bad=bad)
     finally:
         snapshot.delete()
-
-
-def _outcomes(snapshot: Snapshot, population: Population) -> NDArray[np.bool_]:
-    blocks = [block.bad.astype(bool) for block in snapshot.blocks(population)]
-    return np.concatenate(blocks) if blocks else np.zeros(0, dtype=bool)
-
-
-def _scores(schema: Schema, snapshot: Snapshot, card: AdditiveCard) -> NDArray[np.int64]:
-    scored = [i for i, grid in enumerate(schema.grids) if grid.role is Role.SCORED]
-    blocks = [card.scores(b.codes[scored]) for b in snapshot.blocks(Population.HELD_OUT)]
-    return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.int64)
 
 
 def pooled(parts: list[HeldOut]) -> Figure | None:

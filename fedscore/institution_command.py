@@ -8,6 +8,7 @@ import typer
 
 from federation.errors import ConfigurationError, FedscoreError, PrivacyError
 from fedscore import files
+from fedscore.institution_upkeep import institution_doctor, institution_report
 from fedscore.showing import SETTINGS, AsJson, show
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from clients.premises import Premises
 
 institution_app = typer.Typer(help="An institution on its own machine.", **SETTINGS)
+institution_app.command("doctor")(institution_doctor)
+institution_app.command("report")(institution_report)
 
 _Configuration = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="The institution's configuration, TOML.")
@@ -153,13 +156,13 @@ def institution_run(config: _Configuration) -> None:
 
     from fedscore.json_log import log_as_json
 
-    files.require_flower()
     log_as_json()
     log = logging.getLogger("fedscore.institution")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
+        files.require_flower()
         from clients.daemon import run_daemon
         from fedscore.machine import system_clock, system_entropy
 
@@ -170,7 +173,8 @@ def institution_run(config: _Configuration) -> None:
             identity=files.read_key(premises.identity),
             schema=files.read_schema(Path(configuration.schema)),
             clock=system_clock,
-            entropy=system_entropy,
+            noise_entropy=system_entropy,
+            mask_entropy=system_entropy,
             stop=stop,
         )
     except FedscoreError as error:

@@ -73,6 +73,9 @@ state = "state"
 # column = "updated_on"
 # days = 730
 
+# /livez, /readyz and /metrics, for programs on this machine only.
+# health_address = "127.0.0.1:9464"
+
 [policy]
 # What this institution's people decide. A plan that breaks one line is refused.
 coordinator = {coordinator}       # the only key whose plans are considered
@@ -86,7 +89,7 @@ least_threshold = 3               # t: institutions that open a total together
 least_colluders = 1               # c: institutions that may conspire with the coordinator
 least_audited_share = 0.0         # of the answers that institutions compute again, 0 to 1
 longest_validity_days = 31        # a plan's price is set aside as long
-rounds_per_hour = 600             # questions answered within any 60 minutes
+rounds_per_hour = 3600            # questions answered within any 60 minutes
 
 # Privacy of each person at this institution; trained and held-out people have a budget each.
 delta = {delta}

@@ -1,8 +1,12 @@
 """Tables for an institution's people; nothing of the coordinator is loaded for them."""
 
 from rich.table import Table
+from rich.text import Text
 
 from clients.considering import Consideration
+from clients.finding import Finding, Verdict
+from clients.home_report import HomeReport
+from federation.model.evaluation import Figure
 from federation.privacy.ledger_rules import Balance
 from federation.privacy.units import Population
 
@@ -51,4 +55,53 @@ def balance_table(balance: Balance, title: str) -> Table:
             f"{side.left_lifetime:,}",
             f"{side.left:,}",
         )
+    return table
+
+
+def home_report_tables(found: HomeReport) -> list[Table]:
+    """Returns both cards side by side, and the calibration of each."""
+    cards = Table(
+        title=Text(f"Release {found.release[:16]}... of plan {found.plan_name!r} on our people"),
+        caption="Private to this institution: exact figures of its own people, without noise. "
+        "Do not pass them on." + "".join(f"\n{remark}" for remark in found.remarks),
+    )
+    for heading in ("Card", "AUC", "Brier score", "Bad people, observed : expected"):
+        cards.add_column(heading, justify="left" if heading == "Card" else "right")
+    for name, card in (("national", found.national), ("trained at home", found.alone)):
+        cards.add_row(name, _said(card.auc), _said(card.brier), _said(card.calibration_ratio))
+    cards.add_row("the national one gains", _said(found.gain), "", "")
+    cards.add_section()
+    cards.add_row(f"{found.trained:,} people trained on, {found.held_out:,} held out", "", "", "")
+    tables = [cards]
+    for name, card in (("national card", found.national), ("card at home", found.alone)):
+        bands = Table(title=f"Calibration of the {name}")
+        for heading in ("Points", "People", "Expected bad", "Observed bad, 95 %"):
+            bands.add_column(heading, justify="right")
+        for band in card.calibration:
+            bad = band.observed_bad_rate
+            bands.add_row(
+                f"{band.least} to {band.most}",
+                f"{band.people:,}",
+                f"{band.expected_bad_rate:.2%}",
+                f"{bad.value:.2%} ({bad.low:.2%} to {bad.high:.2%})",
+            )
+        if card.calibration:
+            tables.append(bands)
+    return tables
+
+
+def _said(figure: Figure | None) -> str:
+    if figure is None:
+        return "too few people"
+    return f"{figure.value:.4f} ({figure.low:.4f} to {figure.high:.4f})"
+
+
+def finding_table(findings: tuple[Finding, ...]) -> Table:
+    """Returns what the doctor found, one line a check, and what to do."""
+    table = Table(title="What the daemon needs")
+    for heading in ("Check", "Verdict", "Found", "What to do"):
+        table.add_column(heading, overflow="fold")
+    for one in findings:
+        said = one.verdict.upper() if one.verdict is Verdict.FAIL else one.verdict
+        table.add_row(one.check, said, Text(one.found), Text(one.advice))
     return table

@@ -10,10 +10,9 @@ from federation.errors import ConfigurationError
 from fedscore.showing import SETTINGS, AsJson, show
 
 if TYPE_CHECKING:
-    from clients.ledger import Ledger
+    from clients.ledger import Head, Ledger
     from clients.policy import Policy
     from clients.premises import Premises
-    from clients.seen_head import SeenHead
     from federation.privacy.ledger_entries import Recovered
 
 ledger_app = typer.Typer(help="An institution's privacy budget.", **SETTINGS)
@@ -66,7 +65,7 @@ def ledger_recover(
     ],
     *,
     sequence: Annotated[
-        int | None, typer.Option(help="Of a header we signed; else as the daemon noted it.")
+        int | None, typer.Option(help="Of a header we signed, by the log; else the latest known.")
     ] = None,
     head: Annotated[str, typer.Option(help="Of the same header, 64 hex digits.")] = "",
     since: Annotated[
@@ -91,8 +90,7 @@ def ledger_recover(
     seen = _seen_head(premises, sequence, head)
     with Ledger.open(premises.ledger, system_clock) as ledger:
         recovered = ledger.recovery(
-            seen.sequence,
-            seen.digest,
+            *seen,
             missing_since=0 if since is None else int(since.replace(tzinfo=UTC).timestamp()),
             limits=configuration.policy.limits,
         )
@@ -109,20 +107,25 @@ def _is_confirmed() -> bool:
     return typed == _CONFIRMATION
 
 
-def _seen_head(premises: "Premises", sequence: int | None, head: str) -> "SeenHead":
-    from clients.seen_head import SeenHead, load_seen_head
+def _seen_head(premises: "Premises", sequence: int | None, head: str) -> "Head":
+    """Returns the head that a person names, or the latest that this institution has signed."""
+    from clients.records import Records
+    from federation.canonical import Digest
 
     if (sequence is None) != (head == ""):
         raise ConfigurationError("Name both --sequence and --head, or neither of them.")
     if sequence is not None:
-        return SeenHead(sequence=sequence, head=head)
-    seen = load_seen_head(premises.seen_head)
-    if seen is None:
+        return sequence, Digest(head)
+    known = None
+    if premises.records.exists():  # opening makes them
+        with Records(premises.records) as records:
+            known = records.own_head()
+    if known is None:
         raise ConfigurationError(
-            f"The daemon has noted no head in {premises.seen_head}: name --sequence and --head of "
-            "a header that this institution signed and its ledger does not hold."
+            "No head is known that this institution has signed: name --sequence and --head of such "
+            "a header, as the daemon's log does."
         )
-    return seen
+    return known[0], Digest(known[1])
 
 
 def _explanation(ledger: "Ledger", recovered: "Recovered", policy: "Policy") -> str:

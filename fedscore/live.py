@@ -1,7 +1,8 @@
 """`make live`: a coordinator and five institutions as processes of their own, on this machine.
 
 Every step is a command that a person would type; only the waiting between them is done here. The
-institutions are those of the demo, so the people are real and the institutions staged.
+institutions are those of the demo, so the people are real and the institutions staged. Where
+PostgreSQL is installed the last of them has its table there, in a server that lives as long.
 """
 
 import json
@@ -13,13 +14,16 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from fedscore.demo import postgresql_server
 from fedscore.demo.nation import (
     EPSILON_LIFETIME,
     EPSILON_PER_PLAN,
@@ -54,6 +58,7 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
         memory_megabytes: largest resident memory of each daemon, empty where there is no /proc.
         exit_codes: of the daemons, when they were told to stop.
         checked: what was verified afterwards.
+        postgresql: the institution whose table was read from there, empty if none was.
     """
 
     rounds: tuple[float, ...]
@@ -62,15 +67,23 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     memory_megabytes: dict[str, float]
     exit_codes: dict[str, int]
     checked: tuple[str, ...]
+    postgresql: str
 
 
-def run_live(directory: Path, *, institutions: int, rounds: int) -> Live:
+def run_live(
+    directory: Path,
+    *,
+    institutions: int,
+    rounds: int,
+    daemon: tuple[str, ...] = ("-m", "fedscore.command", "institution", "run"),
+) -> Live:
     """Returns what happened when separate processes trained one card.
 
     Args:
         directory: empty and private; everything lies in it.
         institutions: 3 to 8.
         rounds: of the training.
+        daemon: what the interpreter runs, before the configuration; tests inject entropy so.
 
     Raises:
         Failed: a command did.
@@ -79,17 +92,13 @@ def run_live(directory: Path, *, institutions: int, rounds: int) -> Live:
     holders = HOLDERS[:institutions]
     plan, schema = directory / "plan.toml", directory / "schema.toml"
     schema.write_text(SCHEMA.read_text())
-    _set_up(directory, holders, plan, schema, rounds)
-    setup_seconds = time.monotonic() - started
-    with _daemons(directory, holders) as daemons:
-        told = _fedscore(
-            "coordinator", "start", directory / "coordinator", plan, "--schema", schema, "--json"
-        )
-        memory = {
-            name: megabytes
-            for name, process in daemons.items()
-            if (megabytes := _peak_megabytes(process.pid)) is not None
-        }
+    with _database() as database:
+        last = holders[-1].id if database else ""
+        _set_up(directory, holders, plan, schema, rounds)
+        if database:
+            _move_table(directory / last, database)
+        setup_seconds = time.monotonic() - started
+        told, daemons, memory = _trained(directory, holders, plan, schema, daemon)
     training = json.loads(told)
     checked = _checked(Path(training["directory"]), directory, holders, plan, schema)
     return Live(
@@ -99,7 +108,49 @@ def run_live(directory: Path, *, institutions: int, rounds: int) -> Live:
         memory_megabytes=memory,
         exit_codes={name: process.returncode for name, process in daemons.items()},
         checked=checked,
+        postgresql=last,
     )
+
+
+def _trained(
+    directory: Path, holders: tuple[Holder, ...], plan: Path, schema: Path, daemon: tuple[str, ...]
+) -> tuple[str, dict[str, subprocess.Popen[bytes]], dict[str, float]]:
+    """Returns what the coordinator printed, the daemons, ended, and the most that each held."""
+    with _daemons(directory, holders, daemon) as daemons:
+        told = _fedscore(
+            "coordinator", "start", directory / "coordinator", plan, "--schema", schema, "--json"
+        )
+        memory = {
+            name: megabytes
+            for name, process in daemons.items()
+            if (megabytes := _peak_megabytes(process.pid)) is not None
+        }
+    return told, daemons, memory
+
+
+@contextmanager
+def _database() -> Iterator[Path | None]:
+    """Yields the socket's directory of a PostgreSQL, None where it or psycopg is not installed."""
+    programs = postgresql_server.installed()
+    if programs is None or find_spec("psycopg") is None:
+        yield None
+        return
+    with postgresql_server.running_server(programs) as socket_directory:
+        yield socket_directory
+
+
+def _move_table(home: Path, database: Path) -> None:
+    """Puts an institution's table into PostgreSQL and makes its configuration say so."""
+    configuration = home / "institution.toml"
+    text = configuration.read_text()
+    table = Path(tomllib.loads(text)["table"])
+    connection = home / "postgresql.conninfo"
+    connection.write_text(f"host={database} dbname=postgres user=postgres")
+    connection.chmod(0o600)
+    postgresql_server.load_table(connection.read_text(), "people", table)
+    table.unlink()
+    changed = re.sub(r"(?m)^table = .*$", 'table = "people"', text)
+    configuration.write_text('postgresql_connection = "postgresql.conninfo"\n' + changed)
 
 
 def _set_up(
@@ -146,7 +197,7 @@ def _set_up(
 
 @contextmanager
 def _daemons(
-    directory: Path, holders: tuple[Holder, ...]
+    directory: Path, holders: tuple[Holder, ...], daemon: tuple[str, ...]
 ) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
     """Yields one running process for each institution; they have ended afterwards."""
     running: dict[str, subprocess.Popen[bytes]] = {}
@@ -155,7 +206,7 @@ def _daemons(
             home = directory / holder.id
             with (home / "daemon.log").open("wb") as log:
                 running[holder.id] = subprocess.Popen(  # noqa: S603  this interpreter
-                    _command("institution", "run", home / "institution.toml"),
+                    [sys.executable, *daemon, str(home / "institution.toml")],
                     stdin=subprocess.DEVNULL,
                     stderr=log,
                     env=_environment(),
@@ -260,6 +311,7 @@ def main() -> int:
         f"Peak memory in MB: {memory or 'not known here'}.\n"
         f"Exit codes of the daemons: {seen.exit_codes}.\n"
         f"Verified: {', '.join(seen.checked)}.\n"
+        f"Read from PostgreSQL: {seen.postgresql or 'nobody, it is not installed here'}.\n"
     )
     return 0 if not any(seen.exit_codes.values()) else 1
 

@@ -1,24 +1,22 @@
 """The coordinator's end of Flower: a run that this process drives itself.
 
-No code is handed to Flower. A run needs an application bundle; ours holds a name and nothing to
-execute. The SuperLink starts no processes, and the one task of the run is taken by this process
-with a secret that only the two of them have. So a stranger who reaches the control path can start
-runs, but nobody executes them and they never get to speak to an institution.
+No code is handed to Flower: the application bundle that a run needs holds names only. The SuperLink
+starts no processes, and the one task of the run is taken by this process with a secret that only
+the two of them have. So a stranger who reaches the control path can start runs, but nobody executes
+them and they never get to speak to an institution.
 
 Of Flower this relies on: `ControlHttpClient`, `RuntimeHttpClient` and its two interceptors, the
 messages of both paths, and how a message becomes objects. With flwr it is pinned to one version.
 """
 
 import hashlib
-import io
 import logging
 import os
 import time
-import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"  # read when flwr is imported
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
@@ -65,7 +63,10 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from google.protobuf.message import DecodeError
 
 from federation.errors import ConfigurationError
+from federation.transport import pause_seconds
+from server.bundle import bundle_content
 from server.superlink import SuperLink
+from server.waiting import Waiting
 
 RECORD: Final = "fedscore"
 """Name of the one record, and of the one value in it, that a message has."""
@@ -73,33 +74,19 @@ RECORD: Final = "fedscore"
 _POLL_SECONDS: Final = 0.1
 _AGAIN_SECONDS: Final = 1.0
 _OBJECT_TRIES: Final = 100
+_REQUESTS_AT_ONCE: Final = 8
 _SELF: Final = Node(node_id=SUPERLINK_NODE_ID)
 _HEARTBEAT_SECONDS: Final = 20.0
-_BUNDLE: Final = """\
-[project]
-name = "fedscore"
-version = "1.0.0"
-[tool.flwr.app]
-publisher = "fedscore"
-[tool.flwr.app.components]
-serverapp = "nothing:app"
-clientapp = "nothing:app"
-"""
 _log = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it would name each poll
 
 
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
 class _RunLost(Exception):  # noqa: N818  an event, not an error: another run is started
     """The SuperLink knows our run no more."""
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """One exchange: what is still to be sent, what is under way, what came back."""
-
-    unsent: dict[str, bytes]
-    sent: dict[str, str] = field(default_factory=dict)
-    replies: dict[str, bytes] = field(default_factory=dict)
 
 
 class FlowerTransport:
@@ -126,6 +113,8 @@ class FlowerTransport:
         self._run = 0
         self._client: RuntimeHttpClient | None = None
         self._beat = 0.0
+        self._seen: set[str] = set()
+        self._hands = ThreadPoolExecutor(_REQUESTS_AT_ONCE)
 
     def __enter__(self) -> Self:
         """Returns the transport; nothing was sent yet."""
@@ -141,28 +130,36 @@ class FlowerTransport:
         self.close()
 
     def exchange(self, requests: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        """Returns the replies that came in time, by institution; a missing one did not answer."""
+        """Returns the replies that came in time, by institution; a missing one did not answer.
+
+        Who was there in this run and has gone is waited for a few seconds only, everybody else
+        until the deadline: after a loss of the SuperLink nobody was there yet.
+        """
         deadline = time.monotonic() + self._deadline_seconds
-        waiting = _Waiting(unsent=dict(requests))
-        pushed = 0.0
-        while len(waiting.replies) < len(requests) and time.monotonic() < deadline:
+        waiting = Waiting(unsent=dict(requests))
+        looked = -_AGAIN_SECONDS
+        came = time.monotonic()
+        while waiting.is_worth_it(requests) and time.monotonic() < deadline:
+            pause = _AGAIN_SECONDS
             try:
                 client = self._attached()
-                if waiting.unsent and time.monotonic() - pushed > _AGAIN_SECONDS:
-                    self._push(client, waiting, deadline)
-                    pushed = time.monotonic()
-                self._pull(client, waiting, requests)
+                if time.monotonic() - looked > _AGAIN_SECONDS:
+                    self._push(client, waiting, requests, deadline)
+                    looked = time.monotonic()
+                asked = time.monotonic()
+                if self._pull(client, waiting, requests):
+                    came, pause = time.monotonic(), 0.0
+                else:
+                    pause = pause_seconds(asking=time.monotonic() - asked, quiet=asked - came)
             except (_RunLost, httpx.HTTPError, DecodeError, ValueError) as error:
                 if not isinstance(error, httpx.TransportError):
                     _log.warning("the run is lost, another one is started: %s", error)
                     self._detach()
-                    lost = requests.keys() - waiting.replies.keys()
-                    waiting.unsent = {name: requests[name] for name in lost}
-                    waiting.sent = {}
+                    waiting.start_again(requests)
+                    self._seen = set()
                 self._superlink.start()
-                time.sleep(_AGAIN_SECONDS)
             if len(waiting.replies) < len(requests):
-                time.sleep(_POLL_SECONDS)
+                time.sleep(pause)
         return {name: waiting.replies[name] for name in requests if name in waiting.replies}
 
     def close(self) -> None:
@@ -173,6 +170,7 @@ class FlowerTransport:
             except httpx.HTTPError as error:
                 _log.warning("the run could not be ended: %s", error)
             self._detach()
+        self._hands.shutdown()
 
     def _attached(self) -> RuntimeHttpClient:
         """Returns the client of a run that is ours and alive."""
@@ -230,23 +228,31 @@ class FlowerTransport:
                 if taken.task.run_id == self._run:
                     return taken.token
 
-    def _push(self, client: RuntimeHttpClient, waiting: _Waiting, deadline: float) -> None:
-        """Sends what is unsent to the nodes that are there."""
-        there = {node.node_id for node in client.GetNodes(GetNodesRequest()).nodes}
+    def _push(
+        self,
+        client: RuntimeHttpClient,
+        waiting: Waiting,
+        requests: Mapping[str, bytes],
+        deadline: float,
+    ) -> None:
+        """Sends what is unsent to the nodes that are there, and notes who has gone."""
+        there = self._there(client)
+        self._seen |= there
+        waiting.note_gone(name for name in requests if name in self._seen - there)
         lifetime = max(deadline - time.monotonic(), _POLL_SECONDS)
         messages = {
             name: self._message(self._node_ids[name], request, lifetime)
             for name, request in waiting.unsent.items()
-            if self._node_ids[name] in there
+            if name in there
         }
         if not messages:
             return
         trees = [get_object_tree(message) for message in messages.values()]
-        objects = {
-            id_: one.deflate()
-            for message in messages.values()
-            for id_, one in get_all_nested_objects(message).items()
-        }
+        records: dict[str, bytes] = {}
+        around: dict[str, bytes] = {}
+        for message in messages.values():
+            for id_, one in get_all_nested_objects(message).items():
+                (records if isinstance(one, ConfigRecord) else around)[id_] = one.deflate()
         for message in messages.values():
             message.content = RecordDict()  # carried as objects
         pushed = client.PushMessages(
@@ -255,9 +261,10 @@ class FlowerTransport:
                 message_object_trees=trees,
             )
         )
-        for id_, content in reversed(objects.items()):  # a record after what it is part of
-            if id_ in pushed.objects_to_push:
-                client.PushObject(
+        for objects in (around, records):  # once a record is there, all is
+            self._at_once(
+                client.PushObject,
+                [
                     PushObjectRequest(
                         node=_SELF,
                         run_id=self._run,
@@ -265,11 +272,19 @@ class FlowerTransport:
                         object_content=content,
                         session_id=pushed.session_id,
                     )
-                )
+                    for id_, content in objects.items()
+                    if id_ in pushed.objects_to_push
+                ],
+            )
         for name, id_ in zip(messages, pushed.message_ids, strict=True):
             if id_:  # empty if the node has gone just now
                 waiting.sent[id_] = name
                 del waiting.unsent[name]
+
+    def _there(self, client: RuntimeHttpClient) -> set[str]:
+        """Returns the institutions whose nodes are connected."""
+        nodes = {node.node_id for node in client.GetNodes(GetNodesRequest()).nodes}
+        return {name for name, node in self._node_ids.items() if node in nodes}
 
     def _message(self, node: int, request: bytes, lifetime: float) -> Message:
         message = make_message(
@@ -290,25 +305,41 @@ class FlowerTransport:
         return message
 
     def _pull(
-        self, client: RuntimeHttpClient, waiting: _Waiting, requests: Mapping[str, bytes]
-    ) -> None:
-        """Takes the replies that are there."""
+        self, client: RuntimeHttpClient, waiting: Waiting, requests: Mapping[str, bytes]
+    ) -> bool:
+        """Takes the replies that are there; returns whether there was one."""
         if not waiting.sent:
-            return
+            return False
         pulled = client.PullMessages(PullAppMessagesRequest(message_ids=list(waiting.sent)))
+        came: dict[str, tuple[str, ObjectTree]] = {}
         for message, tree in zip(pulled.messages_list, pulled.message_object_trees, strict=True):
             name = waiting.sent.pop(message.metadata.reply_to_message_id, None)
             if name is None:
                 continue
-            if message.HasField("error"):  # Flower's own: the node is away, or the reply is gone
-                waiting.unsent[name] = requests[name]
-                continue
-            waiting.replies[name] = self._record(client, tree)
-            client.ConfirmMessageReceived(
-                ConfirmMessageReceivedRequest(
-                    node=_SELF, run_id=self._run, message_object_id=message.metadata.message_id
-                )
+            waiting.unsent[name] = requests[name]  # again, unless its reply can be taken now
+            if not message.HasField("error"):  # Flower's own: the node is away, the reply is gone
+                came[name] = (message.metadata.message_id, tree)
+        taken = self._at_once(lambda one: self._taken(client, *one), list(came.values()))
+        for name, reply in zip(came, taken, strict=True):
+            waiting.replies[name] = reply
+            del waiting.unsent[name]
+        return bool(came)
+
+    def _taken(self, client: RuntimeHttpClient, message_id: str, tree: ObjectTree) -> bytes:
+        """Returns the bytes of a reply, which the SuperLink may forget from then on."""
+        reply = self._record(client, tree)
+        client.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(
+                node=_SELF, run_id=self._run, message_object_id=message_id
             )
+        )
+        return reply
+
+    def _at_once(self, do: Callable[[_T], _R], items: list[_T]) -> list[_R]:
+        """Returns what several requests at a time give, in order, once none is under way."""
+        under_way = [self._hands.submit(do, one) for one in items]
+        wait(under_way)
+        return [one.result() for one in under_way]
 
     def _record(self, client: RuntimeHttpClient, tree: ObjectTree) -> bytes:
         """Returns the bytes of a reply's one record, empty if it has none."""
@@ -342,16 +373,16 @@ class FlowerTransport:
 def _value_in(content: bytes) -> bytes:
     """Returns the bytes in an object that is a record of ours, none if it is none."""
     _, _, body = content.partition(HEAD_BODY_DIVIDER)
-    record = ReceivedRecord.FromString(body)
+    try:
+        record = ReceivedRecord.FromString(body)
+    except DecodeError:  # a message without a record, or with another
+        return b""
     return next((bytes(item.value.bytes) for item in record.items if item.key == RECORD), b"")
 
 
 def bundle() -> Fab:
     """Returns an application bundle without an application."""
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as bundle:
-        bundle.writestr(zipfile.ZipInfo("pyproject.toml"), _BUNDLE)
-    content = archive.getvalue()
+    content = bundle_content()
     return Fab(hash_str=hashlib.sha256(content).hexdigest(), content=content)
 
 

@@ -31,7 +31,8 @@ _NODE = """
 import os, signal, sys, threading, time
 from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from clients.flower_node import load_node_key, serve
+from clients.flower_node import serve
+from clients.node_key import load_node_key
 from federation.sealed import SealedHandler
 
 name, identity, coordinator, directory, address = sys.argv[1:]

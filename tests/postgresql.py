@@ -10,7 +10,7 @@ import psycopg
 import pyarrow as pa
 from psycopg import sql
 
-from experiments.postgresql_server import running_server
+from fedscore.demo.postgresql_server import running_server
 from tests import outside
 
 PASSWORD: Final = "correct horse"  # noqa: S105  of a server that lives for one test run

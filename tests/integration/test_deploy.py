@@ -94,6 +94,15 @@ def test_systemd_understands_a_unit(unit, tmp_path):
     assert (ran.returncode, unit.name.partition(".")[0] in ran.stderr) == (0, False), ran.stderr
 
 
+def test_a_training_is_resumed_as_it_was_started():
+    started, resumed = (
+        settings_of(DEPLOY / "systemd" / f"fedscore-coordinator{name}.service")
+        for name in ("@", "-resume")
+    )
+    differ = {name for name in started | resumed if started.get(name) != resumed.get(name)}
+    assert differ == {"Description", "ExecStart"}
+
+
 def test_the_daemon_is_not_started_again_where_a_person_has_to_look_first():
     (told,) = settings_of(DEPLOY / "systemd" / "fedscore-institution.service")[
         "RestartPreventExitStatus"

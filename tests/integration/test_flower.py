@@ -18,10 +18,11 @@ from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.runtime import RuntimeHttpClient
 
-from clients.flower_node import load_node_key
+from clients.node_key import load_node_key
 from federation.card import Card
 from federation.errors import ConfigurationError, ProtocolError
 from federation.sealed import SealedTransport
+from server import waiting
 from server.flower_driver import FlowerTransport, bundle
 from server.superlink import SuperLink
 from tests.flower_processes import COORDINATOR, card_of, free_port, start_node, write_certificates
@@ -134,7 +135,32 @@ def test_a_killed_node_is_a_missing_reply_and_comes_back(nation: Federation) -> 
         assert nation.sealed(again).exchange(asks("and now")) == answers("and now")
 
 
-def test_nodes_and_run_outlive_a_killed_superlink(nation: Federation) -> None:
+def test_a_dead_node_is_waited_for_once_and_asked_again_when_it_is_back(nation: Federation) -> None:
+    others = ("bank-1", "bank-3")
+    with nation.transport() as carrier:
+        transport = nation.sealed(carrier)
+        assert transport.exchange(asks("hello")) == answers("hello")
+        nation.nodes["bank-2"].kill()
+        nation.nodes["bank-2"].wait()
+        started = time.monotonic()
+        assert transport.exchange(asks("first")) == answers("first", others)
+        first = time.monotonic() - started
+        started = time.monotonic()
+        assert transport.exchange(asks("second")) == answers("second", others)
+        second = time.monotonic() - started
+        sys.stdout.write(f"\n{first:.1f} seconds the first time, {second:.1f} the second\n")
+        assert first < DEADLINE_SECONDS - 15
+        assert second < 8
+        nation.start("bank-2")
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while transport.exchange(asks("back?")) != answers("back?"):
+            assert time.monotonic() < deadline
+
+
+def test_nodes_and_run_outlive_a_killed_superlink(
+    nation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "_PATIENCE_SECONDS", 0.0)  # all are new after the loss
     with nation.transport() as carrier:
         transport = nation.sealed(carrier)
         assert transport.exchange(asks("before")) == answers("before")

@@ -343,7 +343,7 @@ def test_a_daemon_says_in_its_log_why_it_cannot_start(nation):
     code, line = daemon_that_fails()
     assert code == 78
     assert line["level"] == "error"
-    assert "No ledger" in line["message"]
+    assert "No ledger" in line["event"]
 
 
 @pytest.mark.slow
@@ -352,7 +352,7 @@ def test_two_daemons_on_one_state_are_refused(nation, fedscore):
         code, line = daemon_that_fails()
         assert fedscore("institution", "status", CONFIG)[0] == 0
     assert code == 78
-    assert "One daemon owns a ledger" in line["message"]
+    assert "One daemon owns a ledger" in line["event"]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import dataclasses
 import datetime as dt
 import json
 import shutil
+import tomllib
 from collections import namedtuple
 from pathlib import Path
 
@@ -138,14 +139,9 @@ def test_a_mapping_of_a_column_that_is_not_read_is_refused(bank):
     assert not Path("taken").exists()
 
 
-def test_configurations_of_simulations_know_the_same_sections(tmp_path):
-    policy = {
-        "coordinator": "ab" * 32, "purposes": ["x"], "least_quorum": 3, "least_colluders": 1,
-        "delta": 1e-6, "epsilon_per_plan": 1.0, "epsilon_per_year": 1.0, "epsilon_lifetime": 1.0,
-    }  # fmt: skip
-    content = {
-        "id": "a", "title": "A", "most_people": 10, "table": "t.csv", "policy": policy,
-    }  # fmt: skip
+def test_configurations_of_simulations_know_the_same_sections(bank, tmp_path):
+    policy = tomllib.loads(Path(CONFIG).read_text())["policy"]
+    content = {"id": "a", "title": "A", "most_people": 10, "table": "t.csv", "policy": policy}
     path = tmp_path / "a.toml"
     path.write_text(tomli_w.dumps(content))
     assert load_configuration(path).source == tmp_path / "t.csv"

@@ -5,17 +5,23 @@ import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from clients.configuration import load_daemon_configuration
 from clients.ledger import Ledger
 from clients.premises import Premises
-from clients.seen_head import SeenHead, note_seen_head
-from federation.canonical import digest
+from clients.records import Records
+from federation.canonical import digest, sign
 from federation.errors import LedgerCorrupt
+from federation.messages import Accept, Invite, RefusalCode, Refuse, SeenHeader
+from federation.plan import plan_toml
 from federation.privacy.accountant import epsilon_of
+from federation.privacy.ledger_rules import WINDOW_SECONDS
 from federation.privacy.units import BudgetUnits, Price
+from federation.secure_aggregation.upload import HEADER_LABEL, Header
 from fedscore.machine import system_clock
+from tests.federations import NOW, clock, federation, identity_of, signed_plan
 from tests.integration.test_institution_command import (  # noqa: F401  fixtures
     CONFIG,
     fedscore,
@@ -38,7 +44,8 @@ def bank(place, fedscore):  # noqa: F811  fixtures
     with Ledger.open(premises.ledger, system_clock) as ledger:
         head = ledger.reserve(PLAN, PRICE, alone=PRICE, split=SPLIT, limits=limits)
     shutil.copy2(older, premises.ledger)
-    note_seen_head(premises.seen_head, SeenHead(sequence=head[0], head=head[1]))
+    with Records(premises.records) as records:
+        records.note_own_head(*head)  # as a daemon does before it stops
     return premises, limits, head
 
 
@@ -126,10 +133,10 @@ def test_an_open_plan_of_the_older_copy_ends_and_the_person_is_told(bank, fedsco
     [
         (("--sequence", "3"), 78, "both --sequence and --head"),
         (("--head", "ab" * 32), 78, "both --sequence and --head"),
-        (("--sequence", "0", "--head", "ab" * 32), 78, "sequence in"),
-        (("--sequence", str(2**62 + 1), "--head", "ab" * 32), 78, "sequence in"),
-        (("--sequence", "9" * 99, "--head", "ab" * 32), 78, "sequence in"),
-        (("--sequence", "3", "--head", "AB" * 32), 78, "64 lower-case"),
+        (("--sequence", "0", "--head", "ab" * 32), 77, "seen_sequence"),
+        (("--sequence", str(2**62 + 1), "--head", "ab" * 32), 77, "seen_sequence"),
+        (("--sequence", "9" * 99, "--head", "ab" * 32), 77, "seen_sequence"),
+        (("--sequence", "3", "--head", "AB" * 32), 77, "64 lower-case"),
         (("--since", "2499-01-01"), 78, "still to come"),
         (("--since", "1900-01-01"), 78, "whole seconds"),
         (("--since", "soon"), 2, "soon"),
@@ -148,11 +155,15 @@ def test_what_cannot_be_recovered_is_refused_and_nothing_is_charged(
     assert entries(premises) == ()
 
 
-def test_without_a_noted_head_it_says_what_to_name_and_takes_it(bank, fedscore):  # noqa: F811
+@pytest.mark.parametrize("empties", [True, False])
+def test_without_a_noted_head_it_says_what_to_name_and_takes_it(bank, fedscore, empties):  # noqa: F811
     premises, _, head = bank
-    premises.seen_head.unlink()
+    premises.records.unlink()
+    if empties:
+        Records(premises.records).close()
     code, _, err = fedscore(*RECOVER, "--yes")
     assert (code, "name --sequence and --head" in err) == (78, True)
+    assert premises.records.exists() is empties
     named = ("--sequence", str(head[0]), "--head", head[1])
     assert fedscore(*RECOVER, *named, "--yes")[0] == 0
     code, _, err = fedscore(*RECOVER, *named, "--yes")
@@ -165,3 +176,47 @@ def test_a_running_daemon_keeps_its_ledger_from_being_recovered(bank, fedscore):
     with Ledger.open(premises.ledger, system_clock):
         code, _, err = fedscore(*RECOVER, "--yes")
     assert (code, "stop the other" in err) == (78, True)
+
+
+def test_an_institution_on_a_restored_backup_stops_is_recovered_and_takes_part_again(tmp_path):
+    found = federation(tmp_path)
+    own = tmp_path / "seats" / "bank-00"
+    limits = found.members[0].policy.limits
+    with found.seats():
+        pass
+    shutil.copy2(own / "ledger.sqlite", tmp_path / "backup.sqlite")
+    with found.seats() as seats:
+        seats["bank-00"].accept(found.plan)
+        head = seats["bank-00"].ledger.head()
+    shutil.copy2(tmp_path / "backup.sqlite", own / "ledger.sqlite")
+
+    context = bytes(32)
+    header = Header(
+        institution="bank-00",
+        **dict.fromkeys(("masked", "own_mask", "leaves", "noise"), bytes(32)),
+        ledger_sequence=head[0],
+        ledger_head=head[1],
+        signature=b"",
+    )
+    signature = sign(identity_of("bank-00"), HEADER_LABEL, header.body(context))
+    header = msgspec.structs.replace(header, signature=bytes.fromhex(signature))
+    seen = SeenHeader(context=context, header=header)
+    with found.seats() as seats, pytest.raises(LedgerCorrupt, match="fedscore ledger recover"):
+        seats["bank-00"].send(Invite(plan=plan_toml(found.plan), seen=seen))
+    with pytest.raises(LedgerCorrupt, match=f"entry 1 was signed, head {head[1]}"), found.seats():
+        pass
+
+    with (
+        Records(own / "records.sqlite") as records,
+        Ledger.open(own / "ledger.sqlite", clock) as one,
+    ):
+        one.recover(one.recovery(*records.own_head(), missing_since=clock(), limits=limits))
+    later = NOW + WINDOW_SECONDS + 1
+    plan = signed_plan(found.schema, valid_from=datetime.fromtimestamp(later, UTC))
+    with found.seats() as seats:
+        refusal = seats["bank-00"].send(Invite(plan=plan_toml(found.plan), seen=seen))
+        assert refusal == Refuse(code=RefusalCode.PRICE, peer=""), "the year is used up"
+    with found.seats(time=lambda: later) as seats:
+        reply = seats["bank-00"].send(Invite(plan=plan_toml(plan), seen=seen))
+        assert isinstance(reply, Accept), seats["bank-00"].log
+        assert reply.ledger_sequence == head[0] + 2

@@ -1,9 +1,11 @@
 """The institution's policy: one rule broken at a time, what its people read and the coordinator."""
 
-import dataclasses
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -37,6 +39,7 @@ from tests.integration.test_institution_command import (  # noqa: F401  fixtures
     CONFIG,
     built,
     fedscore,
+    init,
     nation,
 )
 from tests.sessions import card, room
@@ -213,8 +216,7 @@ def test_a_question_beyond_the_rate_is_refused_before_it_is_noted_or_paid_and_la
         found.join()
         seat = found.seat(0)
         once = msgspec.structs.replace(seat.policy, rounds_per_hour=1)
-        weighing = seat.institution._weighing
-        seat.institution._weighing = dataclasses.replace(weighing, policy=once)
+        seat.institution._weighing = replace(seat.institution._weighing, policy=once)
         bins = found.opening(Question.BINS)
         step = found.opening(Question.STEP, card=card())
         upload = seat.handle(bins)
@@ -344,3 +346,45 @@ def test_considering_opens_no_connection_and_writes_nothing(
             words = {"coordinator": "we trust", "approved_peers": "our roster", "schemas": "schema"}
             words |= {"epsilon_per_year": "(year", "epsilon_lifetime": "lifetime"}
             assert words.get(name, name) in said, name
+
+
+# What the environment overrides is said.
+
+
+def test_every_command_says_what_the_environment_overrides(nation, fedscore, monkeypatch):  # noqa: F811
+    moved = Path(BANKS[0], "state").rename("moved").resolve()
+    assert fedscore("institution", "status", CONFIG)[0] == 78
+    monkeypatch.setenv("FEDSCORE_STATE", str(moved))
+    said = f"FEDSCORE_STATE overrides the file: state = '{moved}'"
+    for command in (("status", CONFIG), ("consider", CONFIG, "plan.toml")):
+        code, _, err = fedscore("institution", *command)
+        assert (code, said in err) == (0, True)
+    monkeypatch.setenv("FEDSCORE_POLICY__EPSILON_LIFETIME", "99")
+    code, _, err = fedscore("institution", "status", CONFIG)
+    assert (code, "What people decide" in err) == (78, True)
+
+
+def test_init_makes_what_it_is_told_whatever_the_environment_says(
+    nation,  # noqa: F811
+    fedscore,  # noqa: F811
+    monkeypatch,
+):
+    monkeypatch.setenv("FEDSCORE_STATE", "/elsewhere")
+    assert init(fedscore, "bank-77")[0] == 0
+    assert Path("bank-77", "state", "ledger.sqlite").exists()
+
+
+@pytest.mark.slow
+def test_a_daemon_logs_what_the_environment_overrides_and_then_why_it_stops(nation):  # noqa: F811
+    done = subprocess.run(
+        [sys.executable, "-m", "fedscore.command", "institution", "run", CONFIG],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "FEDSCORE_TABLE": "/nowhere.parquet", "FEDSCORE_STATE": "/nowhere"},
+    )
+    told = [json.loads(line) for line in done.stderr.splitlines()]
+    assert done.returncode == 78
+    assert [line["level"] for line in told] == ["warning", "warning", "error"]
+    assert "FEDSCORE_STATE overrides the file" in told[0]["message"]
+    assert "FEDSCORE_TABLE overrides the file" in told[1]["message"]

@@ -1,5 +1,6 @@
 """A coordinator's settings and certificates by its commands, and the ones of loopback."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,9 +27,11 @@ def init(fedscore, *options):
     return fedscore("coordinator", "init", "coordinator", "--federation", "nation", *options)
 
 
-def later(monkeypatch, days: int) -> None:
+def later(monkeypatch, days: float) -> None:
     for module in (coordinator_files, carrying):
-        monkeypatch.setattr(module, "system_clock", lambda: system_clock() + days * DAY_SECONDS)
+        monkeypatch.setattr(
+            module, "system_clock", lambda: system_clock() + int(days * DAY_SECONDS)
+        )
 
 
 @pytest.mark.parametrize(
@@ -81,12 +84,15 @@ def test_renew_replaces_the_servers_certificate_and_nothing_else(fedscore, monke
 def test_certificates_that_end_soon_are_told_of_and_what_to_do(fedscore, monkeypatch):
     init(fedscore, "--address", "score.example.org:9092")
     office = open_office(Path("coordinator"))
-    later(monkeypatch, 334)
+    later(monkeypatch, 333.5)
     assert expiring(office) == ()
-    later(monkeypatch, 336)
+    later(monkeypatch, 335.5)
     (told,) = expiring(office)
     assert "coordinator renew coordinator" in told
-    later(monkeypatch, 3630)
+    code, out, _ = fedscore("coordinator", "status", "coordinator", "--json")
+    assert (code, json.loads(out)["certificates"]) == (0, [told])
+    assert "renew" in fedscore("coordinator", "status", "coordinator")[1]
+    later(monkeypatch, 3629.5)
     assert len(expiring(office)) == 2
 
 

@@ -52,7 +52,7 @@ epsilon_lifetime = 5.0
 """
 DECIDED = (
     *("id", "title", "most_people", "not_held", "approval", "federation", "salt"),
-    *("held_out_fraction", "policy"),
+    *("held_out_fraction", "policy", "columns", "consent", "retention"),
 )
 
 

@@ -1,17 +1,13 @@
 """A ledger on disk that is older than a signed header: what recovering it does and does not."""
 
-import json
 import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from clients.ledger import Head, Ledger
-from clients.seen_head import SeenHead, load_seen_head, note_seen_head
 from federation.canonical import Digest, digest
 from federation.errors import BudgetExhausted, ConfigurationError, LedgerCorrupt, PrivacyError
 from federation.privacy.ledger_entries import GENESIS, Recorded, Recovered, Spent
@@ -242,91 +238,3 @@ def test_a_gap_of_another_width_than_its_entry_says_is_found_in_a_stored_ledger(
         )
     with pytest.raises(LedgerCorrupt, match=r"at sequence 3: Expected sequence=7"):
         Ledger.open(path, noon)
-
-
-# The head that the daemon notes.
-
-SEEN = SeenHead(sequence=7, head="ab" * 32)
-
-
-def test_a_head_that_was_noted_is_read_back_and_a_later_one_replaces_it(tmp_path: Path) -> None:
-    path = tmp_path / "seen_head.json"
-    assert load_seen_head(path) is None
-    for seen in (
-        SEEN,
-        SeenHead(sequence=2**62, head="cd" * 32),
-        SeenHead(sequence=1, head="0" * 64),
-    ):
-        note_seen_head(path, seen)
-        assert load_seen_head(path) == seen
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert [one.name for one in tmp_path.iterdir()] == ["seen_head.json"]
-
-
-def test_a_draft_left_by_a_crash_does_not_stop_noting_a_head(tmp_path: Path) -> None:
-    (tmp_path / "seen_head.json.new").write_bytes(b'{"sequ' * 99)
-    note_seen_head(tmp_path / "seen_head.json", SEEN)
-    assert load_seen_head(tmp_path / "seen_head.json") == SEEN
-
-
-def test_a_place_where_nothing_can_be_noted_is_a_configuration_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="Correct the path"):
-        note_seen_head(tmp_path / "nowhere" / "seen_head.json", SEEN)
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(ConfigurationError, match="Cannot read"):
-        load_seen_head(tmp_path / "folder")
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"null",
-        b"[]",
-        b'{"sequence":7}',
-        b'{"sequence":0,"head":"%s"}' % (b"ab" * 32),
-        b'{"sequence":-1,"head":"%s"}' % (b"ab" * 32),
-        b'{"sequence":4611686018427387905,"head":"%s"}' % (b"ab" * 32),
-        b'{"sequence":7.5,"head":"%s"}' % (b"ab" * 32),
-        b'{"sequence":true,"head":"%s"}' % (b"ab" * 32),
-        b'{"sequence":"7","head":"%s"}' % (b"ab" * 32),
-        b'{"sequence":7,"head":"%s"}' % (b"AB" * 32),
-        b'{"sequence":7,"head":"%s\\n"}' % (b"ab" * 32),
-        b'{"sequence":7,"head":"ab"}',
-        b'{"sequence":7,"head":"%s","more":1}' % (b"ab" * 32),
-        b'{"sequence":7,"head":"%s"}' % (b"ab" * 32) + b" " * 2000 + b"x",
-        b'\xff{"sequence":7}',
-        b"[" * 1000,
-    ],
-)
-def test_a_file_that_holds_no_head_is_named_and_nothing_is_guessed(
-    tmp_path: Path, content: bytes
-) -> None:
-    path = tmp_path / "seen_head.json"
-    path.write_bytes(content)
-    with pytest.raises(ConfigurationError, match=r"seen_head\.json holds no head"):
-        load_seen_head(path)
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=70),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
-    max_leaves=5,
-)
-NEARLY = st.fixed_dictionaries(
-    {"sequence": st.integers() | JSON, "head": st.text("0123456789abcdefAF", max_size=65) | JSON}
-)
-
-
-@settings(max_examples=60)
-@given(content=st.binary(max_size=200) | (NEARLY | JSON).map(lambda one: json.dumps(one).encode()))
-def test_no_content_of_that_file_gives_anything_but_a_head_or_an_error(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "fuzzed_seen_head.json"
-    path.write_bytes(content)
-    try:
-        found = load_seen_head(path)
-    except ConfigurationError:
-        return
-    assert isinstance(found, SeenHead)

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for a measurement or a test: empty, for a while, on a Unix socket only."""
+"""A real PostgreSQL for `make live`, a benchmark or a test: for a while, on a Unix socket only."""
 
 import os
 import shutil
@@ -52,7 +52,40 @@ def running_server(programs: Path) -> Iterator[Path]:
         shutil.rmtree(place)
 
 
+def load_table(connection: str, name: str, path: Path) -> None:
+    """Makes a table of the rows of a Parquet file, in columns of its types.
+
+    Args:
+        connection: string of libpq.
+        name: of the new table.
+        path: of the file.
+    """
+    import psycopg  # noqa: PLC0415  an extra that few need
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+    from psycopg import sql  # noqa: PLC0415
+
+    table = pq.read_table(path)
+    types = {
+        pa.int8(): "smallint",
+        pa.int32(): "integer",
+        pa.int64(): "bigint",
+        pa.float64(): "double precision",
+        pa.string(): "text",
+    }
+    columns = sql.SQL(", ").join(
+        sql.SQL("{} {}").format(sql.Identifier(one.name), sql.SQL(types[one.type]))
+        for one in table.schema
+    )
+    named = sql.Identifier(name)
+    with psycopg.connect(connection) as server, server.cursor() as cursor:
+        cursor.execute(sql.SQL("CREATE TABLE {} ({})").format(named, columns))
+        with cursor.copy(sql.SQL("COPY {} FROM STDIN").format(named)) as copy:
+            for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
+                copy.write_row(row)
+
+
 def _as_server(*words: object) -> None:
     """Runs a program of the server, as the user `postgres` if we are root."""
     other = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
-    subprocess.run([*other, *map(str, words)], check=True, capture_output=True, cwd="/")
+    subprocess.run([*other, *map(str, words)], check=True, capture_output=True, cwd="/")  # noqa: S603
