@@ -94,6 +94,7 @@ class Observer:
         self._asked: dict[bytes, Attempt] = {}  # by context
         self._members: dict[bytes, int] = {}  # threshold by context
         self._threshold: dict[str, int] = {}  # by plan
+        self._rounds: dict[str, int] = {}
         self._uploads: dict[tuple[str, bytes, Attempt], bytes] = {}
         self._replies: dict[tuple[str, bytes], bytes] = {}
         self._sets: dict[tuple[str, bytes], bytes] = {}
@@ -110,6 +111,7 @@ class Observer:
     def planned(self, plan: Plan) -> None:
         """Takes note of a plan that will be asked."""
         self._threshold[plan.digest] = plan.participation.threshold
+        self._rounds[plan.digest] = plan.rounds
 
     # What leaves.
 
@@ -146,18 +148,31 @@ class Observer:
                 acknowledged.said[data] = self._asked[reply.context][0]
             case _, Voted():
                 self._vote(machine, reply)
-                if (
-                    reply.context in self._asked
-                ):  # else nobody's upload has left: nothing to give up
-                    acknowledged.said[data] = self._asked[reply.context][0]
+                acknowledged.said[data] = self._attempt(machine, reply.context)[0]
             case Refund(), Noted():
-                acknowledged.refunded.add(self._asked[reply.context])
+                acknowledged.refunded.add(self._attempt(machine, reply.context))
             case _, Accept():
                 acknowledged.reserved.add(reply.plan)
             case _, Closed():
                 if reply.plan in ledger.reserved:
                     acknowledged.closed.add(reply.plan)
         self._check_held(machine, ledger)
+
+    def _attempt(self, machine: Machine, context: bytes) -> Attempt:
+        """Returns what a context asks; one that nobody's upload has named is in the records."""
+        if context not in self._asked:
+            with closing(
+                sqlite3.connect(f"file:{machine.records_path}?mode=rw", uri=True)
+            ) as connection:
+                session, position, number = connection.execute(
+                    "SELECT session, round, number FROM attempt WHERE context = ?", (context,)
+                ).fetchone()
+            plan = self._plan_of_session[bytes(session)]
+            question = ("bins", 0) if position == 0 else ("step", position - 1)
+            if position > self._rounds[plan]:
+                question = ("evaluation", 0)
+            self._asked[context] = (plan, *question, number)
+        return self._asked[context]
 
     def _uploaded(self, machine: Machine, request: Open, reply: Upload, data: bytes) -> Attempt:
         plan = self._plan_of_session[request.session]
