@@ -56,8 +56,9 @@ class Run:
         self.later.append((time.monotonic() + seconds, what))
 
     def restart(self, name: str) -> None:
-        self.site.start(name)
-        self.note(f"{name} starts again")
+        if self.site.running[name].poll() is not None:
+            self.site.start(name)
+            self.note(f"{name} starts again")
 
 
 # The faults: each is done to one institution while the training is under way.
@@ -228,9 +229,10 @@ def _watch(run: Run, due: list[tuple[int, str]]) -> str:
             run.later.remove((at, what))
             what()
         _see_to_daemons(run)
-        if due and len(run.site.ledger(run.site.names[0]).spent) > due[0][0]:
+        if due and _is_up(run) and len(run.site.ledger(run.site.names[0]).spent) > due[0][0]:
             _, kind = due.pop(0)
-            name = run.chance.choice(run.site.names)
+            up = [one for one in run.site.names if run.site.running[one].poll() is None]
+            name = run.chance.choice(up)
             time.sleep(run.chance.uniform(0, 0.7))  # chooses the moment; nothing is waited for
             run.note(f"FAULT: {kind}: {name}")
             FAULTS[kind](run, name)
@@ -249,6 +251,10 @@ def _watch(run: Run, due: list[tuple[int, str]]) -> str:
     run.coordinator.wait()
     run.broken("the training does not end")
     return "endless"
+
+
+def _is_up(run: Run) -> bool:
+    return any(process.poll() is None for process in run.site.running.values())
 
 
 def _see_to_daemons(run: Run) -> None:
