@@ -253,6 +253,11 @@ class Records:
         row = self._row("SELECT reply FROM said WHERE request = ?", _digest(request))
         return None if row is None else bytes(row[0])
 
+    def has_uploaded(self, context: bytes) -> bool:
+        """Returns whether an upload of this attempt was noted: what was paid was paid for it."""
+        query = "SELECT 1 FROM said WHERE context = ? AND what = ?"
+        return self._row(query, context, UPLOAD) is not None
+
     def sequence_of(self, institution: str) -> int:
         """Returns the highest ledger sequence that a peer has signed, 0 if none."""
         row = self._row("SELECT sequence FROM peer WHERE institution = ?", institution)

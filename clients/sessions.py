@@ -326,6 +326,8 @@ class Sessions:
             raise ProtocolError(
                 f"{voters} votes are fewer than the threshold {group.terms.threshold}."
             )
+        if not self._records.has_uploaded(request.context):  # another session's may have paid it
+            raise ProtocolError("We have not answered this attempt: nothing was paid for it.")
         if self._taking.is_refunded(paid):
             return Noted(context=request.context)
         self._taking.refund(paid)

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from federation import canonical
 from federation.asking import OPEN_LABEL, Asking, asking_of
@@ -321,15 +322,24 @@ class _Reading:
         values = np.array(line.total, dtype=np.int64) / UNITS_PER_ONE
         answers = len(line.uploaded)
         if line.question is Question.BINS:
-            self.fit = CardFit.begin(
+            self.fit = self._begun(values, answers)
+        elif line.question is Question.STEP and self.fit is not None:
+            self.fit = self.fit.after(values)
+
+    def _begun(self, counts: NDArray[np.float64], answers: int) -> CardFit | None:
+        """Returns what follows from the bins; None if they hold nobody, and nothing follows."""
+        if self.schema is None:
+            return None
+        try:
+            return CardFit.begin(
                 grids=tuple(grid for grid in self.schema.grids if grid.role is Role.SCORED),
-                counts=values,
+                counts=counts,
                 count_stddev=stddev_of_total(self.plan.noise.bins, answers),
                 residual_stddev=stddev_of_total(self.plan.noise.step, answers),
                 rounds=self.plan.rounds,
             )
-        elif line.question is Question.STEP and self.fit is not None:
-            self.fit = self.fit.after(values)
+        except ConfigurationError:
+            return None
 
     def _expected(self, question: Question) -> AdditiveCard | None:
         if question is Question.BINS:
@@ -341,7 +351,8 @@ class _Reading:
         return self.fit.in_points(self.plan.scale)
 
     def end(self, line: Ended, before: list[bytes], release: Release | None) -> None:
-        self._require_told()
+        if line.release:  # who gives up after a crash has no card to go on with that attempt
+            self._require_told()
         self._holds(
             lambda: canonical.verify(
                 self.plan.coordinator,

@@ -20,7 +20,7 @@ from federation.secure_aggregation.roster import Roster, load_roster, roster_tom
 from federation.transcript import Transcript
 from fedscore import files
 from fedscore.simulation import PLAN_FILE, RELEASE_FILE, ROSTER_FILE, TRANSCRIPT_FILE
-from server.past import Past
+from server.past import Past, see
 
 SCHEMA_FILE: Final = "schema.toml"
 
@@ -158,9 +158,10 @@ class Trainings:
     def seen_before(self, training: Training, names: tuple[str, ...]) -> dict[str, SeenHeader]:
         """Returns the latest header of each of these institutions from earlier trainings."""
         seen: dict[str, SeenHeader] = {}
-        for one in reversed(self.all()):
-            if one.number < training.number and set(names) - seen.keys():
-                seen = {**one.past().seen, **seen}
+        for one in self.all():
+            if one.number < training.number:
+                for found in one.past().seen.values():
+                    see(seen, found)
         return {name: seen[name] for name in names if name in seen}
 
     @contextmanager

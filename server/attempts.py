@@ -141,7 +141,7 @@ class Attempt:
             self._note(fault.peer, "", str(fault))
             self.why = f"{fault.peer} shared another mask than it used"
         except ProtocolError as error:
-            self.why = str(error)
+            self.why = str(error).rstrip(".").lower()
         return None
 
     def _collect(self) -> None:

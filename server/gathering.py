@@ -23,7 +23,7 @@ from federation.secure_aggregation.session import Announcement, Group, Terms
 from federation.secure_aggregation.upload import Header
 from federation.transcript import Joint, Transcript
 from server.attempts import Channel
-from server.past import Past
+from server.past import Past, see
 from server.training import Progress
 
 _TRIES: Final = 12
@@ -69,7 +69,9 @@ class Gathering:
         self._channel = channel
         self._entropy = entropy
         self._transcript = transcript
-        self._seen = {**seen, **past.seen}
+        self._seen = dict(seen)
+        for one in past.seen.values():
+            see(self._seen, one)
         self._watch = watch
         self.group = past.group
         self._is_joined = past.group is not None
@@ -154,7 +156,7 @@ class Gathering:
 
     def see(self, context: bytes, header: Header) -> None:
         """Notes the latest header that an institution has signed."""
-        self._seen[header.institution] = SeenHeader(context=context, header=header)
+        see(self._seen, SeenHeader(context=context, header=header))
 
     def _join(self) -> tuple[str, dict[str, Reply]]:
         """Begins a session with all who are ready; whoever does not join it is ready no more."""
@@ -211,7 +213,11 @@ class Gathering:
             for name, reply in sorted(replies.items())
             if isinstance(reply, Refuse)
         )
-        silent = [name for name in invited if name not in self._ready and name not in replies]
+        silent = [
+            name
+            for name in invited
+            if name not in self._ready and not isinstance(replies.get(name), Refuse)
+        ]
         return ProtocolError(
             f"{len(self._ready)} of {len(invited)} institutions {what}, the plan needs "
             f"{self._plan.participation.quorum}. Refusals: {said or 'none'}; no answer: "

@@ -100,4 +100,16 @@ class Past:
         named = {name for fault in line.faults for name in (fault.institution, fault.accuser)}
         self.at_fault |= named & set(self.group.members) - uploaded
         for header in line.headers:
-            self.seen[header.institution] = SeenHeader(context=asked.context, header=header)
+            see(self.seen, SeenHeader(context=asked.context, header=header))
+
+
+def see(seen: dict[str, SeenHeader], found: SeenHeader) -> None:
+    """Notes a header unless one is known that names as many entries of its institution's ledger.
+
+    Whoever signs two headers for the same entries has two ledgers: the first one stays, for that
+    is the one which the ledger that comes next must be held against.
+    """
+    name = found.header.institution
+    known = seen.get(name)
+    if known is None or found.header.ledger_sequence > known.header.ledger_sequence:
+        seen[name] = found
