@@ -175,10 +175,13 @@ def _loaded(
         raise ConfigurationError(f"Cannot read {path}: {error.strerror}.") from error
     except FedscoreError as error:
         raise ConfigurationError(f"{path}: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} is not an institution's configuration: {error}.") from (
             error
         )
+    for name in paths:
+        if "\0" in getattr(found, name):
+            raise ConfigurationError(f"{path}: {name} is no path: it has a zero byte.")
     home = path.resolve().parent
     paths = (*paths, "postgresql_connection" if found.postgresql_connection else "table")
     if any("\0" in getattr(found, name) for name in paths):

@@ -101,6 +101,7 @@ def run_daemon(
             workspace=premises.snapshots,
             is_approved=lambda plan: decisions.of(plan).lets_in(configuration.approval),
             keep_release=Releases(premises.releases).keep,
+            withdrawals=Withdrawals(premises.withdrawals),
             clock=clock,
             noise_entropy=noise_entropy,
             mask_entropy=mask_entropy,
@@ -111,27 +112,29 @@ def run_daemon(
             with watch.working("reading the table"), errors_of(premises.snapshots):
                 institution.rest()
 
-        with watch.working("reading the table"), errors_of(premises.snapshots):
-            institution.resume()
-        watch.ready()
-        _log.info("ready, at ledger sequence %d", ledger.head()[0])
-        serve(
-            handle=watch.opening(
-                SealedHandler(
-                    watch.answering(institution.handle),
-                    institution=configuration.id,
-                    federation=configuration.federation,
-                    identity=identity,
-                    coordinator=configuration.policy.coordinator,
-                    clock=clock,
-                    entropy=mask_entropy,
-                )
-            ),
-            idle=rest,
-            stop=stop,
-            turned=watch.turned,
-        )
-        institution.leave()
+        try:
+            with watch.working("reading the table"), errors_of(premises.snapshots):
+                institution.resume()
+            watch.ready()
+            _log.info("ready, at ledger sequence %d", ledger.head()[0])
+            serve(
+                handle=watch.opening(
+                    SealedHandler(
+                        watch.answering(institution.handle),
+                        institution=configuration.id,
+                        federation=configuration.federation,
+                        identity=identity,
+                        coordinator=configuration.policy.coordinator,
+                        clock=clock,
+                        entropy=mask_entropy,
+                    )
+                ),
+                idle=rest,
+                stop=stop,
+                turned=watch.turned,
+            )
+        finally:
+            institution.leave()
     _log.info("stopped")
 
 

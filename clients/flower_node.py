@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -39,8 +39,6 @@ from flwr.proto.message_pb2 import (
 )
 from flwr.proto.message_pb2 import Metadata as ReceivedMetadata
 from flwr.proto.node_pb2 import Node
-from flwr.proto.recorddict_pb2 import ConfigRecord as ReceivedRecord
-from flwr.supercore.constant import HEAD_BODY_DIVIDER
 from flwr.supercore.date import now
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
@@ -48,11 +46,10 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from google.protobuf.message import DecodeError
 
+from federation.carried import RECORD, bounded, value_of_record
+from federation.envelope import LARGEST_ENVELOPE
 from federation.errors import ConfigurationError, ProtocolError
 from federation.transport import pause_seconds
-
-RECORD: Final = "fedscore"
-"""Name of the one record, and of the one value in it, that a message has."""
 
 _POLL_SECONDS: Final = 0.1
 """Until an object that is announced is asked for again."""
@@ -68,6 +65,10 @@ _FRONT_ONLY: Final = (
     httpx.codes.GATEWAY_TIMEOUT,
 )
 """A front says so that does not reach the SuperLink, which may know us still."""
+_LARGEST_ANSWER: Final = 2**16
+"""Bytes of every answer but an object; what is smaller cannot describe much either."""
+_LARGEST_OBJECT: Final = LARGEST_ENVELOPE + 2**10
+_ANSWER_SECONDS: Final = 300.0
 
 _log = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it would name each poll
@@ -152,6 +153,33 @@ def _why(error: Exception) -> str:
             return str(other)
 
 
+class _Bounded(httpx.BaseTransport):
+    """Reads answers up to a size and a time, and of each the status and the body only.
+
+    So nobody sends us elsewhere in our network, sets a cookie, or has us unpack anything.
+    """
+
+    def __init__(self, carrier: httpx.BaseTransport) -> None:
+        self._carrier = carrier
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        is_object = request.url.path.endswith("/pull-object")
+        with closing(self._carrier.handle_request(request)) as response:
+            try:
+                content = bounded(
+                    response.iter_raw(),
+                    most_bytes=_LARGEST_OBJECT if is_object else _LARGEST_ANSWER,
+                    seconds=_ANSWER_SECONDS,
+                    clock=time.monotonic,
+                )
+            except ProtocolError as error:
+                raise httpx.ReadError(str(error)) from error
+        return httpx.Response(response.status_code, content=content)
+
+    def close(self) -> None:
+        self._carrier.close()
+
+
 class _Connection:
     """The SuperLink, as seen by one node; a context manager."""
 
@@ -163,7 +191,9 @@ class _Connection:
             root_certificates=certificates,
             interceptors=[NodeAuthHttpInterceptor(key, key.public_key())],
         )
-        self._client._client.follow_redirects = False  # nobody sends us elsewhere in our network
+        http = self._client._client
+        http._transport = _Bounded(http._transport)
+        http._mounts = {to: proxy and _Bounded(proxy) for to, proxy in http._mounts.items()}
         self._node: Node | None = None
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True)
@@ -178,7 +208,7 @@ class _Connection:
         self._ended.set()
         self._heart.join()
         if self._node is not None:
-            with suppress(httpx.HTTPError):
+            with suppress(httpx.HTTPError, ValueError):
                 self._client.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
         self._client.close()
 
@@ -208,7 +238,7 @@ class _Connection:
         self._node = None
 
     def answer_one(self, node: Node, handle: Callable[[bytes], bytes]) -> bool:
-        """Returns whether there was a message; it is answered then, or not worth an answer."""
+        """Returns whether there was a message worth an answer; it is answered then."""
         pulled = self._client.PullMessages(PullMessagesRequest(node=node))
         if len(pulled.messages_list) != 1 or len(pulled.message_object_trees) != 1:
             return False
@@ -223,7 +253,7 @@ class _Connection:
             reply = handle(request)
         except ProtocolError as error:
             _log.warning("a message without reply: %s", error)
-            return True
+            return False
         self._push(node, asked, reply)
         return True
 
@@ -236,7 +266,7 @@ class _Connection:
                 PullObjectRequest(node=node, run_id=run, object_id=tree.object_id)
             )
             if found.object_available:
-                return _value_in(found.object_content)
+                return value_of_record(found.object_content)
             time.sleep(_POLL_SECONDS)
         raise ProtocolError("A message came without its record.")
 
@@ -279,17 +309,3 @@ class _Connection:
                         session_id=pushed.session_id,
                     )
                 )
-
-
-def _value_in(content: bytes) -> bytes:
-    """Returns the bytes in an object that is a record of ours.
-
-    Raises:
-        ProtocolError: it is none.
-    """
-    _, _, body = content.partition(HEAD_BODY_DIVIDER)
-    try:
-        record = ReceivedRecord.FromString(body)
-    except DecodeError as error:
-        raise ProtocolError("A message came with something else than its record.") from error
-    return next((bytes(item.value.bytes) for item in record.items if item.key == RECORD), b"")

@@ -22,6 +22,7 @@ from clients.sessions import Sessions
 from clients.snapshot import Snapshot
 from clients.taking import Taking
 from clients.weighing import Refused, Weighing
+from clients.withdrawals import Withdrawals
 from federation.canonical import Digest, public_key_of
 from federation.errors import (
     ConfigurationError,
@@ -64,10 +65,6 @@ class _Entered:
     taking: Taking
     sessions: Sessions
 
-    @property
-    def plan(self) -> Plan:
-        return self.taking.plan
-
 
 class Institution:
     """One institution: its table, its ledger, its policy; answers bytes with bytes."""
@@ -88,6 +85,7 @@ class Institution:
         workspace: Path,
         is_approved: Callable[[Digest], bool],
         keep_release: Callable[[bytes], None],
+        withdrawals: Withdrawals | None,
         clock: Callable[[], int],
         noise_entropy: Entropy,
         mask_entropy: Entropy,
@@ -110,6 +108,7 @@ class Institution:
             is_approved: whether this institution's people let it take part in the plan with this
                 digest; asked once all rules of the policy hold, and again at every request.
             keep_release: makes a release durable that the coordinator signed for a plan of ours.
+            withdrawals: who is taken out before each question; None where nobody can withdraw.
             clock: whole seconds since 1970.
             noise_entropy: 32 fresh secret bytes a call, for noise.
             mask_entropy: 32 fresh secret bytes a call, for keys and masks.
@@ -141,6 +140,7 @@ class Institution:
         self._workspace = workspace
         self._is_approved = is_approved
         self._keep_release = keep_release
+        self._withdrawals = withdrawals
         self._clock = clock
         self._noise_entropy = noise_entropy
         self._mask_entropy = mask_entropy
@@ -210,11 +210,10 @@ class Institution:
                 continue
             try:
                 snapshot = Snapshot.open(self._workspace / "snapshot", self._schema)
+                if known.snapshot not in ("", snapshot.digest):  # empty: it was being rewritten
+                    raise ConfigurationError("The snapshot is another one now.")
             except FedscoreError as error:
                 self._log(f"plan {plan.name} stays reserved and is not taken up again: {error}")
-                continue
-            if snapshot.digest != known.snapshot:
-                self._log(f"plan {plan.name} stays reserved: its snapshot is another one now")
                 continue
             self._snapshot = snapshot
             self._enter(plan, Digest(digest), snapshot)
@@ -223,7 +222,7 @@ class Institution:
             self.prepare()
 
     def leave(self) -> None:
-        """Deletes the snapshot unless a plan is under way, which a later process takes up again."""
+        """Deletes the snapshot unless a plan is under way, which a later process takes up."""
         if self._entered is None and self._snapshot is not None:
             self._snapshot.delete()
             self._snapshot = None
@@ -306,7 +305,7 @@ class Institution:
     def _under_way(self) -> _Entered:
         if self._entered is None:
             raise Refused(RefusalCode.OUT_OF_ORDER, "we take part in no plan")
-        if self._now() > self._entered.plan.valid_until:
+        if self._now() > self._entered.taking.plan.valid_until:
             raise Refused(RefusalCode.VALIDITY, "the plan has expired")
         self._require_approved(self._entered.taking.digest)
         return self._entered
@@ -352,8 +351,17 @@ class Institution:
         self._log(f"takes part in plan {plan.name} ({digest[:16]}...)")
 
     def _enter(self, plan: Plan, digest: Digest, snapshot: Snapshot) -> None:
+        text = plan_toml(plan)
         taking = Taking(
-            plan=plan, digest=digest, schema=self._schema, snapshot=snapshot, ledger=self._ledger
+            plan=plan,
+            digest=digest,
+            schema=self._schema,
+            snapshot=snapshot,
+            ledger=self._ledger,
+            withdrawals=self._withdrawals,
+            note_snapshot=lambda now: self._records.enter_plan(
+                digest, EnteredPlan(text=text, snapshot=now)
+            ),
         )
         sessions = Sessions(
             identifier=self.identifier,
@@ -408,8 +416,8 @@ class Institution:
         self._log(f"plan {name} ended with release {found.digest[:16]}..., signature valid")
 
     def _end_expired(self) -> None:
-        if self._entered is not None and self._now() > self._entered.plan.valid_until:
-            self._log(f"plan {self._entered.plan.name} has expired without an end")
+        if self._entered is not None and self._now() > self._entered.taking.plan.valid_until:
+            self._log(f"plan {self._entered.taking.plan.name} has expired without an end")
             self._end(self._entered)
 
     def _end(self, entered: _Entered) -> None:

@@ -27,6 +27,7 @@ from clients.ledger_file import (
     connect,
     errors_of,
     existing,
+    located,
     lock,
     set_pragmas,
     write_empty_ledger,
@@ -96,7 +97,7 @@ class Ledger:
         Raises:
             ConfigurationError: something is there already, or nothing can be written there.
         """
-        path = path.resolve()
+        path = located(path)
         with errors_of(path), ExitStack() as resources:
             lock(path, resources)
             for there in (path, beside(path, "-wal"), beside(path, "-journal")):
@@ -124,7 +125,7 @@ class Ledger:
                 open, or the disk or the permissions refuse.
             LedgerCorrupt: the content contradicts itself; the message names the first bad sequence.
         """
-        path = path.resolve()
+        path = located(path)
         with errors_of(path), ExitStack() as resources:
             if stat.S_IMODE(existing(path).st_mode) & 0o077:
                 raise ConfigurationError(f"Others may access the ledger: run `chmod 600 {path}`.")
@@ -151,7 +152,7 @@ class Ledger:
             ConfigurationError: no ledger is there, or it cannot be read.
             LedgerCorrupt: the content contradicts itself; the message names the first bad sequence.
         """
-        path = path.resolve()
+        path = located(path)
         with errors_of(path), ExitStack() as resources:
             existing(path)
             log = beside(path, "-wal")

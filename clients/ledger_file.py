@@ -87,6 +87,21 @@ def beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
+def located(path: Path) -> Path:
+    """Returns where a file really lies, be it there or not.
+
+    Raises:
+        ConfigurationError: the path goes in a circle, or is none.
+    """
+    try:
+        found = path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigurationError(f"{str(path)!r} is no path of a file: {error}.") from error
+    if not found.name:
+        raise ConfigurationError(f"{path} is a directory, not a file.")
+    return found
+
+
 def existing(path: Path) -> os.stat_result:
     """Returns what the system says of a ledger that must be there."""
     try:

@@ -181,10 +181,8 @@ def ledger(
             balance = found.balance(configuration.policy.limits)
             splits = {one.entry.split for one in found.entries() if isinstance(one.entry, Reserved)}
             sequence = found.head()[0]
-            with _records(premises) as noted:
-                signed = noted.execute("SELECT sequence, head FROM own_head").fetchone()
-            if signed is not None:
-                found.require_not_older_than(int(signed[0]), Digest(str(signed[1])))
+            if (signed := _own_head(premises)) is not None:
+                found.require_not_older_than(*signed)
         if trouble := _open_to_others("ledger", premises.ledger):
             return trouble
         if splits - {configuration.split.digest}:
@@ -238,6 +236,16 @@ def withdrawals(premises: Premises) -> Finding:
     return looked_at(
         "withdrawals", look, "Restore the newest copy: who has withdrawn must stay out."
     )
+
+
+def _own_head(premises: Premises) -> tuple[int, Digest] | None:
+    """Returns the head that the records name; None if they cannot be read: their check says so."""
+    try:
+        with _records(premises) as noted:
+            row = noted.execute("SELECT sequence, head FROM own_head").fetchone()
+    except (ConfigurationError, LedgerCorrupt):
+        return None
+    return None if row is None else (int(row[0]), Digest(str(row[1])))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from clients.ledger_file import CAREFUL, DURABLE, connect, errors_of, lock, set_pragmas
+from clients.ledger_file import CAREFUL, DURABLE, connect, errors_of, located, lock, set_pragmas
 from federation.canonical import hash_of
 from federation.errors import ProtocolError
 
@@ -119,7 +119,7 @@ class Records:
             ConfigurationError: another process has it open, or the disk or permissions refuse.
             LedgerCorrupt: it is damaged.
         """
-        path = path.resolve()
+        path = located(path)
         self._path = path
         with errors_of(path), ExitStack() as resources:
             lock(path, resources)

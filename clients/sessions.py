@@ -184,6 +184,7 @@ class Sessions:
         canonical.verify(plan.coordinator, OPEN_LABEL, found.context, request.signature)
         if request.coins is not None:
             self.draw_coin(request.coins)
+        self._taking.leave_out_withdrawn()
         session = at_round(session, found.position)
         self._records.begin_attempt(
             found.context,

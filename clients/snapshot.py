@@ -176,6 +176,14 @@ class Snapshot:
         if found != expected:
             raise damaged(self.directory, f"{path.name} has changed")
 
+    def is_without(self, withdrawals: Withdrawals) -> bool:
+        """Returns whether nobody has withdrawn since it was taken or last rewritten.
+
+        Raises:
+            ConfigurationError: who has withdrawn cannot be read.
+        """
+        return withdrawals.read().digest == self._header.withdrawn
+
     def after(self, withdrawals: Withdrawals) -> "Snapshot":
         """Returns the snapshot without anybody who has withdrawn by now, on disk as well.
 

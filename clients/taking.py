@@ -1,12 +1,13 @@
 """A plan that an institution takes part in: which question may be asked, paid, and of whom."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from clients.blocks import Block
 from clients.ledger import Head, Ledger
 from clients.packed_people import step_contributions
 from clients.snapshot import Snapshot
+from clients.withdrawals import Withdrawals
 from federation.canonical import Digest
 from federation.door import Contribution
 from federation.errors import ProtocolError
@@ -32,6 +33,10 @@ class Taking:
     schema: Schema
     snapshot: Snapshot
     ledger: Ledger
+    withdrawals: Withdrawals | None
+    note_snapshot: Callable[[str], None]
+    """Makes durable which snapshot answers the plan, by its digest; empty: whichever is there."""
+
     _paid: dict[Attempt, bool] = field(init=False)
     """Every attempt that was paid, also by an earlier process; False once it was refunded."""
 
@@ -43,6 +48,23 @@ class Taking:
                     self._paid[Question(spent.question), spent.round, spent.attempt] = True
                 case Refunded(plan=self.digest) as back:
                     self._paid[Question(back.question), back.round, back.attempt] = False
+
+    def leave_out_withdrawn(self) -> None:
+        """Takes whoever has withdrawn by now out of the snapshot, between two attempts.
+
+        Raises:
+            ConfigurationError: who has withdrawn cannot be read, or the disk refuses: answer
+                nothing.
+            DataError: the snapshot is damaged.
+        """
+        if self.withdrawals is None:
+            return
+        if self.snapshot.is_without(self.withdrawals):
+            self.snapshot = self.snapshot.after(self.withdrawals)
+            return
+        self.note_snapshot("")  # a process that is killed meanwhile leaves the old one or the new
+        self.snapshot = self.snapshot.after(self.withdrawals)
+        self.note_snapshot(self.snapshot.digest)
 
     def pay(self, attempt: Attempt, query: BoundedSum) -> Head:
         """Charges one attempt and returns the ledger's new head; only then is it answered.

@@ -234,6 +234,8 @@ def noise_for(
         PrivacyError: no noise gives this target.
     """
     target, failure = require_target(epsilon, delta)
+    if rounds < 1:
+        raise ConfigurationError(f"Expected rounds={rounds} of at least 1.")
     if not 0 < bins_share < 1:
         raise ConfigurationError(f"Expected bins_share={bins_share!r} in (0, 1).")
     shape = _Shape.of(schema, participation, rounds)

@@ -179,9 +179,9 @@ def load_schema(text: str) -> Schema:
     """
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        open_places = list(places_to_confirm(content, ""))
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, deep nesting
         raise ConfigurationError(f"The schema is not valid TOML: {error}.") from error
-    open_places = list(places_to_confirm(content, ""))
     if open_places:
         raise ConfigurationError(
             f"A person has not confirmed {len(open_places)} places of this draft. Decide each one, "

@@ -135,7 +135,7 @@ class SealedHandler:
         self._clock = clock
         self._entropy = entropy
         self._seen = Seen()
-        self._last = (b"", b"")
+        self._last: tuple[bytes, bytes] | None = None
 
     def __call__(self, envelope: bytes) -> bytes:
         """Returns the sealed reply to a sealed request.
@@ -143,7 +143,7 @@ class SealedHandler:
         Raises:
             ProtocolError: as `open_request`, or delivered before: nothing is to be sent.
         """
-        if envelope == self._last[0]:
+        if self._last is not None and envelope == self._last[0]:
             return self._last[1]
         now = self._clock()
         request = open_request(

@@ -11,7 +11,7 @@ from fedscore import files
 from fedscore.coordinator_command import coordinator_app
 from fedscore.institution_command import institution_app
 from fedscore.ledger_command import ledger_app
-from fedscore.showing import SETTINGS, AsJson, show
+from fedscore.showing import SETTINGS, AsJson, show, shown
 
 typer.core.HAS_RICH = False  # help is plain text: escaped for rich it would show backslashes
 app = typer.Typer(
@@ -362,10 +362,25 @@ def bench_step(
 def main() -> None:
     """Runs the command line; every expected failure is one clear message and its exit code."""
     try:
+        _require_text(sys.argv)
         app()
     except FedscoreError as error:
-        typer.echo(f"fedscore: {error}", err=True)
+        typer.echo(f"fedscore: {shown(str(error))}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:  # what the machine refuses where nobody expected it
+        where = "" if error.filename is None else f"{error.filename}: "
+        typer.echo(f"fedscore: {shown(f'{where}{error.strerror}')}.", err=True)
+        sys.exit(ConfigurationError.exit_code)
+
+
+def _require_text(words: list[str]) -> None:
+    """Refuses what a system hands over that is no text: it could be neither shown nor written."""
+    try:
+        is_text = b"\0" not in "".join(words).encode()
+    except UnicodeEncodeError:
+        is_text = False
+    if not is_text:
+        raise ConfigurationError("A word of this command is not text in UTF-8.")
 
 
 def _warn(warnings: tuple[str, ...]) -> None:

@@ -130,7 +130,10 @@ def coordinator_start(
     trainings = Trainings(directory / TRAININGS)
     with trainings.alone():
         training = trainings.new(found, text, office.roster)
-        _run(office, trainings, training, deadline=deadline, give_up=False, json=json)
+        try:
+            _run(office, trainings, training, deadline=deadline, give_up=False, json=json)
+        finally:
+            trainings.forget_untold(training)
 
 
 @coordinator_app.command("resume")

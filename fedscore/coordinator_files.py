@@ -110,7 +110,7 @@ def settings_for(federation: str, address: str, *, listen: str, front: Front) ->
     """
     host, _, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]").lower()
-    if not host or not port.isascii() or not port.isdigit():
+    if not host or not port.isascii() or not port.isdigit() or len(port) > 5:
         raise ConfigurationError(f"Expected --address {address!r} as host:port.")
     found = Settings(
         federation=federation,
@@ -179,7 +179,7 @@ def open_office(directory: Path) -> Office:
     """
     try:
         settings = msgspec.toml.decode(files.read_text(directory / SETTINGS_FILE), type=Settings)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{directory / SETTINGS_FILE}: {error}.") from error
     key = files.read_key(directory / KEY)
     roster = load_roster(files.read_text(directory / ROSTER))

@@ -60,12 +60,13 @@ def read_release(path: Path, coordinator: str) -> Any:  # noqa: ANN401  named wh
 
 def read_key(path: Path) -> "Ed25519PrivateKey":
     """Returns the Ed25519 private key in a PEM file."""
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
         key = load_pem_private_key(read_bytes(path), password=None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ConfigurationError(f"{path} is not an unencrypted private key in PEM.") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigurationError(f"{path} is not an Ed25519 key.")
@@ -125,6 +126,8 @@ def names_in(text: str) -> frozenset[str]:
 
 def write_new(path: Path, text: str) -> None:
     """Writes a file that does not exist yet, whole or not at all."""
+    if not path.name:
+        raise ConfigurationError(f"{path} is a directory. Name a new file.")
     if not path.parent.is_dir():
         raise ConfigurationError(f"There is no directory {path.parent} to hold {path.name}.")
     unfinished = path.with_name(path.name + ".unfinished")

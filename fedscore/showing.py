@@ -16,6 +16,8 @@ SETTINGS: Final[dict[str, Any]] = {
     "rich_markup_mode": None,
 }
 
+LONGEST_MESSAGE: Final = 4000
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -28,6 +30,12 @@ def show(value: Any, tables: "Sequence[Table]", *, json: bool) -> None:  # noqa:
         return
     for table in tables:
         console().print(table)
+
+
+def shown(message: str) -> str:
+    """Returns a message that a terminal prints as it is: what files hold may be in it."""
+    kept = message if len(message) <= LONGEST_MESSAGE else message[:LONGEST_MESSAGE] + "..."
+    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in kept)
 
 
 def console() -> "Console":

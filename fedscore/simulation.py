@@ -325,6 +325,7 @@ def _seat(
             workspace=workspace,
             is_approved=lambda _: True,  # a simulation has no people to ask
             keep_release=lambda _: None,  # the coordinator's copy lies beside it
+            withdrawals=None,
             clock=clock,
             noise_entropy=noise_entropy,
             mask_entropy=mask_entropy,

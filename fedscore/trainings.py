@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -148,6 +149,11 @@ class Trainings:
             files.write_private(draft / SCHEMA_FILE, schema.encode())
             files.write_private(draft / ROSTER_FILE, roster_toml(roster).encode())
         return Training(directory)
+
+    def forget_untold(self, training: Training) -> None:
+        """Removes a training of which nobody has heard: it failed before anybody was asked."""
+        if not training.past().was_told:
+            shutil.rmtree(training.directory)
 
     def seen_before(self, training: Training, names: tuple[str, ...]) -> dict[str, SeenHeader]:
         """Returns the latest header of each of these institutions from earlier trainings."""

@@ -43,7 +43,6 @@ from flwr.proto.message_pb2 import (
     PushObjectRequest,
 )
 from flwr.proto.node_pb2 import Node
-from flwr.proto.recorddict_pb2 import ConfigRecord as ReceivedRecord
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
     GetNodesRequest,
@@ -53,7 +52,7 @@ from flwr.proto.runtime_pb2 import (
     PushTaskOutputRequest,
     SendTaskHeartbeatRequest,
 )
-from flwr.supercore.constant import HEAD_BODY_DIVIDER, TaskType
+from flwr.supercore.constant import TaskType
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.date import now
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
@@ -62,18 +61,18 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.runtime import RuntimeHttpClient
 from google.protobuf.message import DecodeError
 
-from federation.errors import ConfigurationError
+from federation.carried import RECORD, value_of_record
+from federation.errors import ConfigurationError, ProtocolError
 from federation.transport import pause_seconds
+from server.bounded_http import bounded_client
 from server.bundle import bundle_content
 from server.superlink import SuperLink
 from server.waiting import Waiting
 
-RECORD: Final = "fedscore"
-"""Name of the one record, and of the one value in it, that a message has."""
-
 _POLL_SECONDS: Final = 0.1
 _AGAIN_SECONDS: Final = 1.0
 _OBJECT_TRIES: Final = 100
+_STRANGERS_TASKS: Final = 1000
 _REQUESTS_AT_ONCE: Final = 8
 _SELF: Final = Node(node_id=SUPERLINK_NODE_ID)
 _HEARTBEAT_SECONDS: Final = 20.0
@@ -167,7 +166,7 @@ class FlowerTransport:
         if self._client is not None:
             try:
                 self._client.PushTaskOutput(PushTaskOutputRequest(sub_status=SubStatus.COMPLETED))
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, ValueError) as error:
                 _log.warning("the run could not be ended: %s", error)
             self._detach()
         self._hands.shutdown()
@@ -219,7 +218,7 @@ class FlowerTransport:
             master_secret=self._superlink.secret, protected_methods={method}
         )
         with self._runtime(interceptor) as client:
-            while True:
+            for _ in range(_STRANGERS_TASKS):
                 taken = client.AcquireTask(
                     AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP])
                 )
@@ -227,6 +226,7 @@ class FlowerTransport:
                     raise _RunLost("its task was taken by somebody else")
                 if taken.task.run_id == self._run:
                     return taken.token
+        raise _RunLost("its task does not come")
 
     def _push(
         self,
@@ -355,29 +355,29 @@ class FlowerTransport:
         return b""
 
     def _control(self) -> ControlHttpClient:
-        return ControlHttpClient.from_server_address(
-            self._superlink.address, False, self._superlink.root_certificates.read_bytes(), []
+        return bounded_client(
+            ControlHttpClient.from_server_address(
+                self._superlink.address, False, self._superlink.root_certificates.read_bytes(), []
+            )
         )
 
     def _runtime(
         self, interceptor: RuntimeTokenHttpInterceptor | SuperExecAuthHttpInterceptor
     ) -> RuntimeHttpClient:
-        return RuntimeHttpClient.from_server_address(
-            self._superlink.address,
-            False,
-            self._superlink.root_certificates.read_bytes(),
-            [interceptor],
+        roots = self._superlink.root_certificates.read_bytes()
+        return bounded_client(
+            RuntimeHttpClient.from_server_address(
+                self._superlink.address, False, roots, [interceptor]
+            )
         )
 
 
 def _value_in(content: bytes) -> bytes:
     """Returns the bytes in an object that is a record of ours, none if it is none."""
-    _, _, body = content.partition(HEAD_BODY_DIVIDER)
     try:
-        record = ReceivedRecord.FromString(body)
-    except DecodeError:  # a message without a record, or with another
+        return value_of_record(content)
+    except ProtocolError:  # one institution's node made it: the others are not to suffer
         return b""
-    return next((bytes(item.value.bytes) for item in record.items if item.key == RECORD), b"")
 
 
 def bundle() -> Fab:

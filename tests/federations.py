@@ -27,6 +27,7 @@ from clients.ledger import Ledger
 from clients.policy import Peers, Policy
 from clients.reading import Reading
 from clients.records import Records
+from clients.withdrawals import Withdrawals
 from experiments.entropy import SeededEntropy
 from federation import door
 from federation.asking import sum_for
@@ -367,6 +368,9 @@ class Federation:
         masks = SeededEntropy(f"masks {member.id} {ledger.head()}")
         log: list[str] = []
         releases: list[bytes] = []
+        withdrawals = Withdrawals(workspace / "withdrawn")
+        if not withdrawals.path.exists():
+            Withdrawals.create(withdrawals.path, bytes(32))
         institution = Institution(
             identifier=member.id,
             identity=identity_of(member.id),
@@ -377,7 +381,7 @@ class Federation:
                 schema=self.schema,
                 split=self.plan.people.split,
                 clock=time,
-                withdrawals=None,
+                withdrawals=withdrawals,
             ),
             most_people=member.most_people,
             split=self.plan.people.split,
@@ -387,6 +391,7 @@ class Federation:
             workspace=workspace,
             is_approved=is_approved,
             keep_release=releases.append,
+            withdrawals=withdrawals,
             clock=time,
             noise_entropy=entropy,
             mask_entropy=masks,

@@ -555,6 +555,7 @@ def seat(
         workspace=own,
         is_approved=lambda _: True,
         keep_release=lambda _: None,
+        withdrawals=None,
         clock=clock,
         noise_entropy=noise,
         mask_entropy=masks,

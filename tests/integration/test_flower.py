@@ -13,13 +13,15 @@ import pytest
 pytest.importorskip("flwr")
 
 import httpx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.proto.control_pb2 import StartRunRequest
-from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, PushAppMessagesRequest
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.runtime import RuntimeHttpClient
 
 from clients.node_key import load_node_key
 from federation.card import Card
+from federation.envelope import seal_request
 from federation.errors import ConfigurationError, ProtocolError
 from federation.sealed import SealedTransport
 from server import waiting
@@ -208,6 +210,37 @@ def test_a_strangers_run_is_executed_by_nobody(nation: Federation) -> None:
         request = AcquireTaskRequest(supported_task_types=["flwr-serverapp"])
         with pytest.raises(httpx.HTTPStatusError, match="401"):
             runtime.AcquireTask(request)
+    with nation.transport() as carrier:
+        assert nation.sealed(carrier).exchange(asks("still us")) == answers("still us")
+
+
+def test_what_a_stranger_sends_through_a_superlink_reaches_nobodys_data(
+    nation: Federation,
+) -> None:
+    """Without the secret nothing can be pushed; with it, it arrives as garbage and is refused."""
+    roots = (nation.directory / "ca.pem").read_bytes()
+    with (
+        RuntimeHttpClient.from_server_address(
+            nation.superlink.address, False, roots, []
+        ) as runtime,
+        pytest.raises(httpx.HTTPStatusError, match="401"),
+    ):
+        runtime.PushMessages(PushAppMessagesRequest())
+    stranger = Ed25519PrivateKey.from_private_bytes(b"s" * 32)
+    signed = {
+        name: seal_request(
+            b"hello",
+            coordinator=stranger,
+            receiver=card,
+            expires_at=int(time.time()) + 60,
+            entropy=lambda: os.urandom(32),
+        ).envelope
+        for name, card in nation.cards.items()
+    }
+    with nation.transport(deadline_seconds=4.0) as carrier:
+        for requests in (dict.fromkeys(NAMES, b"hello"), signed):
+            assert dict(carrier.exchange(requests)) == {}
+    assert all(node.poll() is None for node in nation.nodes.values())
     with nation.transport() as carrier:
         assert nation.sealed(carrier).exchange(asks("still us")) == answers("still us")
 

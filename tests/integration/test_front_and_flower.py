@@ -31,7 +31,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from clients.flower_node import load_node_key
+from clients.node_key import load_node_key
 from federation.sealed import SealedTransport
 from server.flower_driver import FlowerTransport, bundle
 from server.superlink import SuperLink

@@ -94,7 +94,8 @@ def test_the_environment_of_the_process_is_what_counts_unless_another_is_named(
 @pytest.mark.parametrize("setting", sorted(PLACES))
 def test_every_place_can_be_overridden_and_is_told(path: Path, setting: str) -> None:
     variable = f"FEDSCORE_{setting.upper()}"
-    value = "host:1" if setting == "coordinator_address" else "/new/place"
+    others = {"coordinator_address": "host:1", "health_address": "127.0.0.1:1", "carrier": "socket"}
+    value = others.get(setting, "/new/place")
     assert getattr(load_daemon_configuration(path, {variable: value}), setting) == value
     (override,) = overrides_in({variable: value, "HOME": "/root"})
     assert override == Override(variable=variable, setting=setting, value=value)

@@ -37,7 +37,15 @@ def taking_of(path: Path, **changes: Any) -> Taking:
         split=plan.people.split.digest,
         limits=open_policy(plan).limits,
     )
-    return Taking(plan=plan, digest=plan.digest, schema=SCHEMA, snapshot=NOBODY, ledger=ledger)
+    return Taking(
+        plan=plan,
+        digest=plan.digest,
+        schema=SCHEMA,
+        snapshot=NOBODY,
+        ledger=ledger,
+        withdrawals=None,
+        note_snapshot=lambda _: None,
+    )
 
 
 @pytest.fixture
