@@ -70,7 +70,8 @@ def run(home: Path, stop: threading.Event) -> None:
         identity=files.read_key(premises.identity),
         schema=load_schema((home / "schema.toml").read_text()),
         clock=system_clock,
-        entropy=system_entropy,
+        noise_entropy=system_entropy,
+        mask_entropy=system_entropy,
         stop=stop,
     )
 
