@@ -164,6 +164,11 @@ def write_empty_ledger(path: Path) -> None:
     """Puts a whole empty ledger at `path` in one step, so that no crash leaves half of one."""
     with empty_ledger() as empty:
         content = empty.serialize()
+    write_whole(path, content)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Puts a private file at `path` in one step, so that no crash leaves half of one."""
     draft = beside(path, ".new")
     draft.unlink(missing_ok=True)
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

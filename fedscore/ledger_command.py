@@ -117,7 +117,7 @@ def _seen_head(premises: "Premises", sequence: int | None, head: str) -> "Head":
     if sequence is not None:
         return sequence, Digest(head)
     known = None
-    if premises.records.exists():  # opening makes them
+    if premises.records.exists():
         with Records(premises.records) as records:
             known = records.own_head()
     if known is None:

@@ -362,9 +362,10 @@ class Federation:
         workspace = self.directory / out / member.id
         workspace.mkdir(mode=0o700, exist_ok=True)
         path = workspace / "ledger.sqlite"
-        opened = Ledger.open if path.exists() else Ledger.create
-        ledger = files.enter_context(opened(path, time))
-        records = files.enter_context(Records(workspace / "records.sqlite"))
+        is_new = not path.exists()
+        ledger = files.enter_context((Ledger.create if is_new else Ledger.open)(path, time))
+        noted = Records.create if is_new else Records
+        records = files.enter_context(noted(workspace / "records.sqlite"))
         masks = SeededEntropy(f"masks {member.id} {ledger.head()}")
         log: list[str] = []
         releases: list[bytes] = []

@@ -160,7 +160,7 @@ def test_without_a_noted_head_it_says_what_to_name_and_takes_it(bank, fedscore, 
     premises, _, head = bank
     premises.records.unlink()
     if empties:
-        Records(premises.records).close()
+        Records.create(premises.records).close()
     code, _, err = fedscore(*RECOVER, "--yes")
     assert (code, "name --sequence and --head" in err) == (78, True)
     assert premises.records.exists() is empties
