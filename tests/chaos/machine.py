@@ -163,6 +163,7 @@ class Machine:
                 clock=self._seconds,
                 withdrawals=None,
             ),
+            withdrawals=None,
             most_people=member.most_people,
             split=fed.plan.people.split,
             policy=member.policy,
