@@ -362,10 +362,10 @@ class Federation:
         workspace = self.directory / out / member.id
         workspace.mkdir(mode=0o700, exist_ok=True)
         path = workspace / "ledger.sqlite"
-        is_new = not path.exists()
-        ledger = files.enter_context((Ledger.create if is_new else Ledger.open)(path, time))
-        noted = Records.create if is_new else Records
-        records = files.enter_context(noted(workspace / "records.sqlite"))
+        opened = Ledger.open if path.exists() else Ledger.create
+        ledger = files.enter_context(opened(path, time))
+        noted = workspace / "records.sqlite"
+        records = files.enter_context(Records(noted) if noted.exists() else Records.create(noted))
         masks = SeededEntropy(f"masks {member.id} {ledger.head()}")
         log: list[str] = []
         releases: list[bytes] = []

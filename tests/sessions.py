@@ -533,10 +533,9 @@ def seat(
     path, table = own / "ledger.sqlite", own / "table.parquet"
     if not table.exists():
         small_table(table, PEOPLE, seed=number, first_person=number * PEOPLE)
-    is_new = not path.exists()
-    ledger = files.enter_context((Ledger.create if is_new else Ledger.open)(path, clock))
-    opened = Records.create if is_new else Records
-    records = files.enter_context(opened(own / "records.sqlite"))
+    ledger = files.enter_context((Ledger.open if path.exists() else Ledger.create)(path, clock))
+    noted = own / "records.sqlite"
+    records = files.enter_context(Records(noted) if noted.exists() else Records.create(noted))
     life = f"{name} {ledger.head()}"
     noise, masks = Remembering(f"noise {life}"), Remembering(f"masks {life}")
     log: list[str] = []
