@@ -1,0 +1,47 @@
+"""What another user has put where we are started from is not run."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server import superlink
+from server.superlink import SuperLink
+
+
+class Started(Exception):  # noqa: N818  not an error
+    """The process would run now."""
+
+
+def test_a_superlink_imports_nothing_from_the_directory_that_it_is_started_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+
+    def popen(command: list[str], **_: Any) -> None:
+        commands.append(command)
+        raise Started
+
+    monkeypatch.setattr(superlink.subprocess, "Popen", popen)
+    process = SuperLink(
+        tmp_path,
+        host="127.0.0.1",
+        port=0,
+        certificate=tmp_path,
+        private_key=tmp_path,
+        root_certificates=tmp_path,
+        entropy=lambda: bytes(32),
+    )
+    with pytest.raises(Started):
+        process.start()
+    monkeypatch.undo()
+    ((interpreter, *flags),) = commands
+    (tmp_path / "flwr.py").write_text("raise SystemExit(99)")
+    flags = flags[: flags.index("-c")]
+    found = subprocess.run(
+        [interpreter, *flags, "-c", "import flwr"], cwd=tmp_path, check=False
+    )
+    assert interpreter == sys.executable
+    assert found.returncode == 0
