@@ -386,5 +386,5 @@ def test_a_daemon_logs_what_the_environment_overrides_and_then_why_it_stops(nati
     told = [json.loads(line) for line in done.stderr.splitlines()]
     assert done.returncode == 78
     assert [line["level"] for line in told] == ["warning", "warning", "error"]
-    assert "FEDSCORE_STATE overrides the file" in told[0]["message"]
-    assert "FEDSCORE_TABLE overrides the file" in told[1]["message"]
+    assert "FEDSCORE_STATE overrides the file" in told[0]["event"]
+    assert "FEDSCORE_TABLE overrides the file" in told[1]["event"]
