@@ -240,7 +240,7 @@ class Seat:
     @property
     def session(self) -> Session:
         """The session that it is in, with its secrets."""
-        found = self.institution._entered.sessions._session  # type: ignore[union-attr]
+        found = self.institution._entered._session  # type: ignore[union-attr]
         assert found is not None
         return found
 

@@ -70,7 +70,7 @@ def test_a_plan_is_not_taken_up_again_against_what_people_have_decided_since(
         seat = seats[ONE]
         reply = seat.send(Begin(plan=fed.plan.digest, session=SECOND))  # without an invitation
         assert reply == Refuse(code=RefusalCode.OUT_OF_ORDER)
-        assert any("stays reserved, and is not allowed now" in line for line in seat.log)
+        assert any("stays reserved, not taken up again" in line for line in seat.log)
         limits = fed.members[0].policy.limits
         assert seat.ledger.balance(limits).open_plans == (fed.plan.digest,)
 

@@ -251,7 +251,8 @@ class Joined:
 
 def rows_that_enter(bank: Machine) -> int:
     told = bank.run("fedscore institution doctor bank-a/institution.toml").out
-    return int(re.search(r"contract; ([\d,]+) rows enter", " ".join(told.split()))[1].replace(",", ""))
+    found = re.search(r"contract; ([\d,]+) rows enter", " ".join(told.split()))
+    return int(found[1].replace(",", ""))
 
 
 @pytest.fixture(scope="module")
@@ -383,7 +384,9 @@ def test_every_command_of_the_guide_was_run_in_the_order_in_which_it_stands_ther
 
 @pytest.mark.slow
 def test_what_was_installed_is_what_ran(joined):
-    told = joined.bank.run("command -v fedscore; python3 -c 'import clients; print(clients.__file__)'")
+    told = joined.bank.run(
+        "command -v fedscore; python3 -c 'import clients; print(clients.__file__)'"
+    )
     assert all(
         Path(line).is_relative_to(joined.bank.home / "environment")
         for line in told.out.splitlines()
