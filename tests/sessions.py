@@ -227,8 +227,7 @@ class Seat:
     def secrets(self) -> list[bytes]:
         """Returns whatever this institution must not give away in an attempt that is not opened."""
         found = [*self.noise.keys, *self.masks.keys]
-        entered = self.institution._entered
-        sessions = None if entered is None else entered.sessions
+        sessions = self.institution._entered
         if sessions is not None and sessions._session is not None:
             found += sessions._session.chains
         if sessions is not None and sessions._attempt is not None:
