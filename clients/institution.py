@@ -342,7 +342,7 @@ class Institution:
             raise Refused(RefusalCode.OUT_OF_ORDER, "another plan is under way")
         if self._snapshot is None:
             raise Refused(RefusalCode.UNAVAILABLE, "no snapshot has been prepared")
-        if self._ledger.knows(digest):
+        if self._ledger.knows(digest) or self._records.has_begun(digest):
             raise Refused(RefusalCode.PRICE, "the plan was entered before, and has ended here")
         self._records.enter_plan(
             digest, EnteredPlan(text=plan_toml(plan), snapshot=self._snapshot.digest)

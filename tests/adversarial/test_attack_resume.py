@@ -165,6 +165,28 @@ def test_old_headers_of_its_own_do_not_stop_an_institution_once_what_is_missing_
         for seen_header in headers:  # each of them, whenever the coordinator likes
             reply = seats[ONE].send(Invite(plan=plan_toml(fed.plan), seen=seen_header))
             assert reply == Refuse(code=RefusalCode.PRICE), seats[ONE].log
+    allowing = decided(fed, epsilon_per_year=100.0, epsilon_lifetime=100.0)
+    with allowing.seats() as seats:  # the budget is there, and records know what the ledger lost
+        reply = seats[ONE].send(Invite(plan=plan_toml(fed.plan)))
+        assert reply == Refuse(code=RefusalCode.PRICE)
+        assert "entered before" in seats[ONE].log[-1]
+
+
+def test_what_an_institution_remembers_of_its_own_ledger_never_goes_back(tmp_path: Path) -> None:
+    fed = federation(tmp_path, people=20)
+    with fed.seats() as seats:
+        table, seat = Table.of(fed, seats), seats[ONE]
+        seen = []
+        for round_ in range(2):
+            upload = seat.send(table.open(Question.STEP, round_=round_))
+            assert isinstance(upload, Upload)
+            header = upload.header
+            seen.append(SeenHeader(context=upload.context, header=header))
+            assert seat.records.own_head() == (header.ledger_sequence, header.ledger_head)
+        latest = seat.records.own_head()
+        for one in (*reversed(seen), *seen):  # an old one is shown: it is ours, and stays old
+            assert isinstance(seat.send(Invite(plan=plan_toml(fed.plan), seen=one)), Accept)
+            assert seat.records.own_head() == latest
 
 
 def test_votes_of_later_processes_give_back_what_was_never_opened_and_nobody_opens_it_after(
