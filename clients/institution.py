@@ -219,6 +219,7 @@ class Institution:
                 if known.snapshot not in ("", snapshot.digest):  # empty: it was being rewritten
                     raise ConfigurationError("The snapshot is another one now.")
             except FedscoreError as error:
+                self._records.enter_plan(digest, EnteredPlan(text=known.text, snapshot="gone"))
                 self._log(f"plan {plan.name} stays reserved and is not taken up again: {error}")
                 continue
             forget_packed(snapshot)
