@@ -212,10 +212,11 @@ class Institution:
         self._weighing.require_still_allowed(known.text, self._now())
         try:
             snapshot = Snapshot.open(self._workspace / "snapshot", self._schema)
+            if known.snapshot not in ("", snapshot.digest):  # empty: it was being rewritten
+                raise ConfigurationError("its snapshot is another one now")
         except (ConfigurationError, DataError) as error:
+            self._records.enter_plan(digest, EnteredPlan(text=known.text, snapshot="gone"))
             raise Refused(RefusalCode.UNAVAILABLE, str(error)) from error
-        if known.snapshot not in ("", snapshot.digest):  # empty: it was being rewritten
-            raise Refused(RefusalCode.UNAVAILABLE, "its snapshot is another one now")
         forget_packed(snapshot)
         self._snapshot = snapshot
         self._enter(plan, digest, snapshot)
@@ -335,7 +336,7 @@ class Institution:
             raise Refused(RefusalCode.OUT_OF_ORDER, "another plan is under way")
         if self._snapshot is None:
             raise Refused(RefusalCode.UNAVAILABLE, "no snapshot has been prepared")
-        if self._ledger.knows(digest):
+        if self._ledger.knows(digest) or self._records.has_begun(digest):
             raise Refused(RefusalCode.PRICE, "the plan was entered before, and has ended here")
         self._records.enter_plan(
             digest, EnteredPlan(text=plan_toml(plan), snapshot=self._snapshot.digest)

@@ -196,6 +196,10 @@ class Records:
             refused="This session was begun before.",
         )
 
+    def has_begun(self, plan: str) -> bool:
+        """Returns whether a session of a plan was ever begun, also if the plan has ended since."""
+        return self._row("SELECT 1 FROM session WHERE plan = ?", plan) is not None
+
     def join_session(self, session: bytes, request: bytes) -> None:
         """Notes with whom a session was joined, durably.
 

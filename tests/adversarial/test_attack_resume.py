@@ -19,6 +19,7 @@ from federation.messages import (
     Close,
     Coins,
     Invite,
+    Noted,
     Refund,
     RefusalCode,
     Refuse,
@@ -86,6 +87,20 @@ def test_a_plan_is_not_taken_up_again_with_somebody_whom_the_roster_no_longer_na
     with replace(fed, members=fed.members[:-1]).seats(roster=fewer) as seats:
         reply = seats[ONE].send(Begin(plan=fed.plan.digest, session=SECOND))
         assert reply == Refuse(code=RefusalCode.OUT_OF_ORDER)
+
+
+def test_a_plan_that_lost_its_snapshot_while_it_was_rewritten_is_not_taken_up_on_another_one(
+    tmp_path: Path,
+) -> None:
+    fed = federation(tmp_path, people=20)
+    with fed.seats() as seats:
+        Table.of(fed, seats)
+        seats[ONE].institution.taking.note_snapshot("")  # killed while people were taken out
+    (tmp_path / "seats" / ONE / "snapshot" / "snapshot.json").unlink()
+    for _ in range(2):  # the first start reads the table anew, for the next plan
+        with fed.seats() as seats:
+            assert "is not taken up again" in seats[ONE].log[0]
+            assert isinstance(seats["bank-01"].send(Invite(plan=plan_toml(fed.plan))), Accept)
 
 
 def test_an_hour_that_is_full_keeps_no_plan_from_being_taken_up_again_or_joined_again(
@@ -165,6 +180,28 @@ def test_old_headers_of_its_own_do_not_stop_an_institution_once_what_is_missing_
         for seen_header in headers:  # each of them, whenever the coordinator likes
             reply = seats[ONE].send(Invite(plan=plan_toml(fed.plan), seen=seen_header))
             assert reply == Refuse(code=RefusalCode.PRICE), seats[ONE].log
+    allowing = decided(fed, epsilon_per_year=100.0, epsilon_lifetime=100.0)
+    with allowing.seats() as seats:  # the budget is there, and records know what the ledger lost
+        reply = seats[ONE].send(Invite(plan=plan_toml(fed.plan)))
+        assert reply == Refuse(code=RefusalCode.PRICE)
+        assert "entered before" in seats[ONE].log[-1]
+
+
+def test_what_an_institution_remembers_of_its_own_ledger_never_goes_back(tmp_path: Path) -> None:
+    fed = federation(tmp_path, people=20)
+    with fed.seats() as seats:
+        table, seat = Table.of(fed, seats), seats[ONE]
+        seen = []
+        for round_ in range(2):
+            upload = seat.send(table.open(Question.STEP, round_=round_))
+            assert isinstance(upload, Upload)
+            header = upload.header
+            seen.append(SeenHeader(context=upload.context, header=header))
+            assert seat.records.own_head() == (header.ledger_sequence, header.ledger_head)
+        latest = seat.records.own_head()
+        for one in (*reversed(seen), *seen):  # an old one is shown: it is ours, and stays old
+            assert isinstance(seat.send(Invite(plan=plan_toml(fed.plan), seen=one)), Accept)
+            assert seat.records.own_head() == latest
 
 
 def test_votes_of_later_processes_give_back_what_was_never_opened_and_nobody_opens_it_after(
@@ -187,7 +224,7 @@ def test_votes_of_later_processes_give_back_what_was_never_opened_and_nobody_ope
         again = Table.again(fed, seats, session=SECOND)
         for name in table.group.members[:3]:
             for _ in range(3):
-                seats[name].send(refund)
+                assert seats[name].send(refund) == Noted(context=collected.context)
             assert (
                 seats[name].send(request) == collected.uploads[table.group.members.index(name)]
             ), "the very same bytes, under masks that nobody takes off any more"
