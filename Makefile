@@ -9,7 +9,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_SYSTEM_CERTS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help demo live test check bench clean
+.PHONY: help demo live test check soak bench clean
 
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,12 @@ check: $(READY)  ## Format, lint, types and architecture
 
 test: check  ## All checks and all tests
 	$(BIN)/python -m pytest -n 2
+
+soak: $(READY)  ## Hours: plans for 20 minutes, 10,000 schedules of faults, long fuzzing
+	$(BIN)/python -m tests.soak --minutes 20
+	$(BIN)/python -m tests.chaos --schedules 10000
+	$(BIN)/python -m tests.chaos --processes 25
+	FEDSCORE_FUZZ=20 $(BIN)/python -m pytest -n 2 -k fuzz tests/adversarial
 
 bench: $(READY)  ## Make the figures of the README again
 	$(BIN)/python -m experiments run comparison

@@ -15,6 +15,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from clients.ledger import Ledger
+from clients.packed_people import forget_packed
 from clients.policy import Policy
 from clients.records import EnteredPlan, Records
 from clients.releases import trusted_release
@@ -209,12 +210,18 @@ class Institution:
                 self._log(f"plan {plan.name} has expired without an end")
                 continue
             try:
+                self._weighing.require_still_allowed(known.text, self._now())
+            except Refused as refused:
+                self._log(f"plan {plan.name} stays reserved, and is not allowed now: {refused.why}")
+                continue
+            try:
                 snapshot = Snapshot.open(self._workspace / "snapshot", self._schema)
                 if known.snapshot not in ("", snapshot.digest):  # empty: it was being rewritten
                     raise ConfigurationError("The snapshot is another one now.")
             except FedscoreError as error:
                 self._log(f"plan {plan.name} stays reserved and is not taken up again: {error}")
                 continue
+            forget_packed(snapshot)
             self._snapshot = snapshot
             self._enter(plan, Digest(digest), snapshot)
             self._log(f"takes plan {plan.name} ({digest[:16]}...) up again")

@@ -251,7 +251,7 @@ def rate(balance: Balance, policy: Policy) -> Rule:
         text=f"answers in the last hour: {balance.answers_last_hour}, of at most this policy's "
         f"rounds_per_hour = {policy.rounds_per_hour}",
         holds=balance.answers_last_hour < policy.rounds_per_hour,
-        code=RefusalCode.POLICY,
+        code=RefusalCode.UNAVAILABLE,  # for now: whoever asks may ask again
     )
 
 

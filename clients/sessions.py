@@ -184,7 +184,10 @@ class Sessions:
         canonical.verify(plan.coordinator, OPEN_LABEL, found.context, request.signature)
         if request.coins is not None:
             self.draw_coin(request.coins)
+        answered_from = self._taking.snapshot
         self._taking.leave_out_withdrawn()
+        if self._taking.snapshot is not answered_from:
+            self._attempt = None  # an audit of it would look at other people
         session = at_round(session, found.position)
         self._records.begin_attempt(
             found.context,

@@ -534,7 +534,8 @@ def seat(
     if not table.exists():
         small_table(table, PEOPLE, seed=number, first_person=number * PEOPLE)
     ledger = files.enter_context((Ledger.open if path.exists() else Ledger.create)(path, clock))
-    records = files.enter_context(Records(own / "records.sqlite"))
+    noted = own / "records.sqlite"
+    records = files.enter_context(Records(noted) if noted.exists() else Records.create(noted))
     life = f"{name} {ledger.head()}"
     noise, masks = Remembering(f"noise {life}"), Remembering(f"masks {life}")
     log: list[str] = []

@@ -220,11 +220,11 @@ def test_a_question_beyond_the_rate_is_refused_before_it_is_noted_or_paid_and_la
         bins = found.opening(Question.BINS)
         step = found.opening(Question.STEP, card=card())
         upload = seat.handle(bins)
-        seat.require_refused(step, RefusalCode.POLICY)
+        seat.require_refused(step, RefusalCode.UNAVAILABLE)
         assert "rounds_per_hour = 1" in seat.log[-1]
         assert seat.handle(bins) == upload, "what was answered is said again at any rate"
         seat.ledger._clock = lambda: clock() + HOUR_SECONDS
-        seat.require_refused(step, RefusalCode.POLICY)
+        seat.require_refused(step, RefusalCode.UNAVAILABLE)
         seat.ledger._clock = lambda: clock() + HOUR_SECONDS + 1
         assert isinstance(seat.send(step), Upload), "the very same question"
 
