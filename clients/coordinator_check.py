@@ -31,6 +31,10 @@ DAYS_WARNED: Final = 30
 
 _PATIENCE_SECONDS: Final = 5.0
 _DAY_SECONDS: Final = 86_400
+_BETWEEN_TRAININGS: Final = (
+    "A coordinator is there only while a training runs. If one does run now, is the address right, "
+    "and does your firewall let this machine connect to it?"
+)
 _ASK: Final = "Ask the coordinator for its newest ca.pem, and compare the fingerprint by phone."
 
 
@@ -85,8 +89,7 @@ def reached(configuration: DaemonConfiguration, clock: Callable[[], int]) -> Ite
     coordinator = looked_at(
         "coordinator",
         look,
-        f"Is {address} right, and does the coordinator run now? Your firewall must let this "
-        "machine connect to it; nothing comes in.",
+        f"Is {address} right? Your firewall must let this machine connect to it; nothing comes in.",
     )
     yield coordinator
     if not met:
@@ -116,6 +119,8 @@ def _meet(configuration: DaemonConfiguration, clock: Callable[[], int], met: lis
             there.connect()
         except ssl.SSLCertVerificationError as error:
             return failed("coordinator", *_distrusted(error, host))
+        except ConnectionRefusedError:
+            return warned("coordinator", f"nobody listens at {address} now", _BETWEEN_TRAININGS)
         except socket.gaierror:
             return failed(
                 "coordinator", f"there is no host {host}", "Correct `coordinator_address`."
@@ -149,10 +154,10 @@ def _meet(configuration: DaemonConfiguration, clock: Callable[[], int], met: lis
     if answer.status == HTTPStatus.UNAUTHORIZED:
         return passed("coordinator", f"{address} is trusted, and Flower's fleet path answers")
     if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return failed(
+        return warned(
             "coordinator",
-            f"{address} is trusted, but answers {answer.status}: nobody is behind its proxy",
-            "Ask the coordinator whether a training is to run now; if so, its SuperLink is down.",
+            f"{address} is trusted, but answers {answer.status}: nobody is behind its proxy now",
+            _BETWEEN_TRAININGS,
         )
     return failed(
         "coordinator",

@@ -1,11 +1,10 @@
 """What the institution's people have decided about plans, durable: one small file a plan."""
 
-import os
 from enum import StrEnum
 from pathlib import Path
 
 from clients.configuration import Approval
-from clients.ledger_file import errors_of
+from clients.ledger_file import errors_of, replace_durably
 from federation.canonical import Digest
 from federation.errors import ConfigurationError
 
@@ -64,15 +63,4 @@ class Decisions:
         """
         path = self._directory / plan
         with errors_of(path):
-            draft = path.with_name(f"{plan}.new")
-            handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(handle, "w") as file:
-                file.write(decision)
-                file.flush()
-                os.fsync(handle)
-            draft.replace(path)
-            directory = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            replace_durably(path, decision.encode())

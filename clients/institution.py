@@ -8,13 +8,13 @@ refusal code that was computed without looking at any row. What happens within a
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from clients.ledger import Ledger
+from clients.packed_people import forget_packed
 from clients.policy import Policy
 from clients.records import EnteredPlan, Records
 from clients.releases import trusted_release
@@ -56,14 +56,6 @@ from federation.privacy.units import Population
 from federation.schema import ROW_AS_KEY, Schema
 from federation.secure_aggregation.roster import Roster
 from federation.secure_aggregation.survivors import PeerFault, Reveal, Survivors
-
-
-@dataclass(frozen=True, slots=True)
-class _Entered:
-    """The plan that this institution takes part in."""
-
-    taking: Taking
-    sessions: Sessions
 
 
 class Institution:
@@ -146,7 +138,7 @@ class Institution:
         self._mask_entropy = mask_entropy
         self._log = log
         self._snapshot: Snapshot | None = None
-        self._entered: _Entered | None = None
+        self._entered: Sessions | None = None
         self._weighing = Weighing(
             identifier=identifier,
             key=public_key_of(identity),
@@ -198,28 +190,37 @@ class Institution:
             LedgerCorrupt: the ledger cannot be trusted.
         """
         for digest in self._ledger.balance(self._limits).open_plans:
-            known = self._records.entered_plan(digest)
-            if known is None:
-                self._log(f"plan {digest[:16]}... stays reserved: nothing else is known of it")
-                continue
-            plan = load_plan(known.text)
-            if self._now() > plan.valid_until:
-                self._ledger.close_plan(digest)
-                self._records.end_plan(digest)
-                self._log(f"plan {plan.name} has expired without an end")
-                continue
             try:
-                snapshot = Snapshot.open(self._workspace / "snapshot", self._schema)
-                if known.snapshot not in ("", snapshot.digest):  # empty: it was being rewritten
-                    raise ConfigurationError("The snapshot is another one now.")
-            except FedscoreError as error:
-                self._log(f"plan {plan.name} stays reserved and is not taken up again: {error}")
-                continue
-            self._snapshot = snapshot
-            self._enter(plan, Digest(digest), snapshot)
-            self._log(f"takes plan {plan.name} ({digest[:16]}...) up again")
+                self._take_up(digest)
+            except Refused as refused:
+                self._log(
+                    f"plan {digest[:16]}... stays reserved, not taken up again: {refused.why}"
+                )
         if self._entered is None:
             self.prepare()
+
+    def _take_up(self, digest: Digest) -> None:
+        known = self._records.entered_plan(digest)
+        if known is None:
+            raise Refused(RefusalCode.UNAVAILABLE, "nothing else is known of it")
+        plan = load_plan(known.text)
+        if self._now() > plan.valid_until:
+            self._ledger.close_plan(digest)
+            self._records.end_plan(digest)
+            self._log(f"plan {plan.name} has expired without an end")
+            return
+        self._weighing.require_still_allowed(known.text, self._now())
+        try:
+            snapshot = Snapshot.open(self._workspace / "snapshot", self._schema)
+            if known.snapshot not in ("", snapshot.digest):  # empty: it was being rewritten
+                raise ConfigurationError("its snapshot is another one now")
+        except (ConfigurationError, DataError) as error:
+            self._records.enter_plan(digest, EnteredPlan(text=known.text, snapshot="gone"))
+            raise Refused(RefusalCode.UNAVAILABLE, str(error)) from error
+        forget_packed(snapshot)
+        self._snapshot = snapshot
+        self._enter(plan, digest, snapshot)
+        self._log(f"takes plan {plan.name} ({digest[:16]}...) up again")
 
     def leave(self) -> None:
         """Deletes the snapshot unless a plan is under way, which a later process takes up."""
@@ -273,7 +274,7 @@ class Institution:
             return said
         if isinstance(request, Open):
             self._weighing.require_rate()
-        return encode(self._reply(request, entered.sessions))
+        return encode(self._reply(request, entered))
 
     @staticmethod
     def _reply(request: Request, sessions: Sessions) -> Reply:
@@ -302,7 +303,7 @@ class Institution:
             raise ProtocolError("This institution takes part in no plan.")
         return self._entered.taking
 
-    def _under_way(self) -> _Entered:
+    def _under_way(self) -> Sessions:
         if self._entered is None:
             raise Refused(RefusalCode.OUT_OF_ORDER, "we take part in no plan")
         if self._now() > self._entered.taking.plan.valid_until:
@@ -335,7 +336,7 @@ class Institution:
             raise Refused(RefusalCode.OUT_OF_ORDER, "another plan is under way")
         if self._snapshot is None:
             raise Refused(RefusalCode.UNAVAILABLE, "no snapshot has been prepared")
-        if self._ledger.knows(digest):
+        if self._ledger.knows(digest) or self._records.has_begun(digest):
             raise Refused(RefusalCode.PRICE, "the plan was entered before, and has ended here")
         self._records.enter_plan(
             digest, EnteredPlan(text=plan_toml(plan), snapshot=self._snapshot.digest)
@@ -363,7 +364,7 @@ class Institution:
                 digest, EnteredPlan(text=text, snapshot=now)
             ),
         )
-        sessions = Sessions(
+        self._entered = Sessions(
             identifier=self.identifier,
             identity=self._identity,
             roster=self._roster,
@@ -373,14 +374,13 @@ class Institution:
             mask_entropy=self._mask_entropy,
             log=self._log,
         )
-        self._entered = _Entered(taking=taking, sessions=sessions)
 
     # 2. Close the plan: what was never answered returns to the budget, the snapshot goes.
 
     def _close(self, request: Close) -> Closed:
         entered = self._entered
         if entered is not None and entered.taking.digest == request.plan:
-            self._draw_last_coin(request, entered.sessions)
+            self._draw_last_coin(request, entered)
             self._take_release(request.release, entered.taking)
             self._end(entered)
         elif self._ledger.knows(request.plan):
@@ -420,7 +420,7 @@ class Institution:
             self._log(f"plan {self._entered.taking.plan.name} has expired without an end")
             self._end(self._entered)
 
-    def _end(self, entered: _Entered) -> None:
+    def _end(self, entered: Sessions) -> None:
         self._ledger.close_plan(entered.taking.digest)
         self._records.end_plan(entered.taking.digest)
         entered.taking.snapshot.delete()

@@ -256,6 +256,9 @@ class Ledger:
     def require_not_older_than(self, sequence: int, head: Digest) -> None:
         """Returns only if the ledger contains a head that was seen in a signed header.
 
+        After a recovery also if the head is one of the missing ones before that which was charged
+        for: else each of their headers, shown later, would stop the institution once more.
+
         Args:
             sequence: the sequence in that header, >= 0.
             head: the hash in that header.
@@ -264,7 +267,7 @@ class Ledger:
             LedgerCorrupt: the ledger ends before it, or holds another entry there.
         """
         with self._use():
-            if self._holds(sequence, head):
+            if self._holds(sequence, head) or self._account.has_charged_before(sequence):
                 return
             if sequence > self._account.sequence:
                 raise LedgerCorrupt(

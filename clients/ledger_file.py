@@ -163,15 +163,27 @@ def empty_ledger() -> Iterator[sqlite3.Connection]:
 def write_empty_ledger(path: Path) -> None:
     """Puts a whole empty ledger at `path` in one step, so that no crash leaves half of one."""
     with empty_ledger() as empty:
-        content = empty.serialize()
+        replace_durably(path, empty.serialize())
+
+
+def replace_durably(path: Path, content: bytes) -> None:
+    """Writes a private file whole or not at all; returns once it is on the disk.
+
+    Args:
+        path: of the file, be there one already or not.
+        content: of all of it.
+
+    Raises:
+        OSError: the disk refuses; an earlier file is as it was.
+    """
     draft = beside(path, ".new")
-    draft.unlink(missing_ok=True)
+    draft.unlink(missing_ok=True)  # left by a process that was killed
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(handle, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(handle)
-    draft.rename(path)
+    draft.replace(path)
     directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(directory)

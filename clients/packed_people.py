@@ -3,7 +3,7 @@
 Made from the snapshot when a question STEP first names the bins, and kept in its directory as
 `<digest of the bins>.packed`, private and deleted with it. Other bins replace it. It has the
 snapshot's blocks; the codes are 2 bytes for each pack of features (`federation.model.step`). It is
-never synchronised with the disk: a process that starts again takes a new snapshot.
+never synchronised with the disk: a process that starts again makes it anew.
 
 **Every byte is legal** here too: whatever a number is, it names at most one cell of each column.
 """
@@ -74,8 +74,7 @@ def packed_people(schema: Schema, snapshot: Snapshot, packing: Packing) -> Block
     if packed.is_whole():
         return packed
     scored = [i for i, grid in enumerate(schema.grids) if grid.role is Role.SCORED]
-    for old in snapshot.directory.glob(f"*{_SUFFIX}*"):  # other bins, or a killed process's
-        old.unlink()
+    forget_packed(snapshot)  # of other bins
     unfinished = packed.path.with_suffix(f"{_SUFFIX}.unfinished")
     try:
         _write(unfinished, (_packed(block, scored, packing) for block in trained.blocks()))
@@ -87,6 +86,16 @@ def packed_people(schema: Schema, snapshot: Snapshot, packing: Packing) -> Block
             f"{error.strerror}."
         ) from error
     return packed
+
+
+def forget_packed(snapshot: Snapshot) -> None:
+    """Deletes packed people that an earlier process left: a crash may have left half of them.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    for old in snapshot.directory.glob(f"*{_SUFFIX}*"):
+        old.unlink()
 
 
 def numbers_of(block: Block) -> NDArray[np.uint16]:

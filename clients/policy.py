@@ -251,7 +251,7 @@ def rate(balance: Balance, policy: Policy) -> Rule:
         text=f"answers in the last hour: {balance.answers_last_hour}, of at most this policy's "
         f"rounds_per_hour = {policy.rounds_per_hour}",
         holds=balance.answers_last_hour < policy.rounds_per_hour,
-        code=RefusalCode.POLICY,
+        code=RefusalCode.UNAVAILABLE,  # for now: whoever asks may ask again
     )
 
 
@@ -307,19 +307,20 @@ def _participation(plan: Plan, policy: Policy) -> Iterator[Rule]:
 def _affordable(
     population: Population, price: PlanPrice, policy: Policy, balance: Balance
 ) -> Iterator[Rule]:
-    units = price.price.of(population)
+    units, people = price.price.of(population), population.replace("_", " ")
     epsilon = price.epsilon_of(units, Delta(policy.delta))
     cheap = math.isfinite(epsilon) and epsilon <= policy.epsilon_per_plan
     yield Rule(
-        text=f"{population}: epsilon {epsilon:.4g} {_within(cheap)} this "
+        text=f"{people}: epsilon {epsilon:.4g} {_within(cheap)} this "
         f"policy's epsilon_per_plan = {policy.epsilon_per_plan:g}",
         holds=cheap,
         code=RefusalCode.PRICE,
     )
     left = balance.of(population)
     yield Rule(
-        text=f"{population}: {units} budget units {'fit' if units <= left.left else 'exceed'} the "
-        f"{left.left} that are left (year {left.left_in_window}, lifetime {left.left_lifetime})",
+        text=f"{people}: {units:,} budget units {'fit' if units <= left.left else 'exceed'} the "
+        f"{left.left:,} that are left (year {left.left_in_window:,}, lifetime "
+        f"{left.left_lifetime:,})",
         holds=units <= left.left,
         code=RefusalCode.PRICE,
     )

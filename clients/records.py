@@ -8,59 +8,70 @@ not grow has gone back to an older ledger; and the same of ourselves, with its h
 """
 
 import sqlite3
-from contextlib import ExitStack
+import stat
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from clients.ledger_file import CAREFUL, DURABLE, connect, errors_of, located, lock, set_pragmas
+from clients.ledger_file import (
+    CAREFUL,
+    DURABLE,
+    beside,
+    connect,
+    errors_of,
+    located,
+    lock,
+    replace_durably,
+    set_pragmas,
+)
 from federation.canonical import hash_of
-from federation.errors import ProtocolError
+from federation.errors import ConfigurationError, LedgerCorrupt, ProtocolError
 
 _TABLES: Final = """
-CREATE TABLE IF NOT EXISTS plan (
+CREATE TABLE plan (
     digest TEXT PRIMARY KEY,
     text TEXT NOT NULL,
     snapshot TEXT NOT NULL
 ) STRICT;
-CREATE TABLE IF NOT EXISTS session (
+CREATE TABLE session (
     id BLOB PRIMARY KEY,
     plan TEXT NOT NULL
 ) STRICT;
-CREATE TABLE IF NOT EXISTS joined (
+CREATE TABLE joined (
     session BLOB PRIMARY KEY REFERENCES session (id),
     request BLOB NOT NULL
 ) STRICT;
-CREATE TABLE IF NOT EXISTS attempt (
+CREATE TABLE attempt (
     context BLOB PRIMARY KEY,
     session BLOB NOT NULL REFERENCES session (id),
     round INTEGER NOT NULL,
     number INTEGER NOT NULL,
     UNIQUE (session, round, number)
 ) STRICT;
-CREATE TABLE IF NOT EXISTS said (
+CREATE TABLE said (
     request BLOB PRIMARY KEY,
     context BLOB NOT NULL REFERENCES attempt (context),
     what TEXT NOT NULL,
     reply BLOB NOT NULL,
     UNIQUE (context, what)
 ) STRICT;
-CREATE TABLE IF NOT EXISTS peer (
+CREATE TABLE peer (
     institution TEXT PRIMARY KEY,
     sequence INTEGER NOT NULL
 ) STRICT;
-CREATE TABLE IF NOT EXISTS own_head (
+CREATE TABLE own_head (
     place INTEGER PRIMARY KEY CHECK (place = 0),
     sequence INTEGER NOT NULL,
     head TEXT NOT NULL
 ) STRICT;
-CREATE TRIGGER IF NOT EXISTS a_release_or_a_vote_is_the_last_word BEFORE INSERT ON said
+CREATE TRIGGER a_release_or_a_vote_is_the_last_word BEFORE INSERT ON said
 WHEN EXISTS (SELECT 1 FROM said WHERE context = NEW.context AND what IN ('released', 'abort'))
 BEGIN SELECT RAISE(ABORT, 'what was released or given up is over'); END;
-CREATE TRIGGER IF NOT EXISTS what_was_said_stays BEFORE UPDATE ON said
+CREATE TRIGGER what_was_said_stays BEFORE UPDATE ON said
 BEGIN SELECT RAISE(ABORT, 'what was said is never changed'); END;
-CREATE TRIGGER IF NOT EXISTS a_sequence_grows BEFORE UPDATE ON peer
+CREATE TRIGGER a_sequence_grows BEFORE UPDATE ON peer
 WHEN NEW.sequence <= OLD.sequence
 BEGIN SELECT RAISE(ABORT, 'the ledger of a peer has not grown'); END;
 """
@@ -110,24 +121,51 @@ class Records:
     """One institution's records, open; a context manager."""
 
     def __init__(self, path: Path) -> None:
-        """Opens the file, or makes it, mode 0600.
+        """Opens records that are there.
+
+        Missing ones are never made here: they would have forgotten what was said and which heads of
+        our own ledger we have signed.
 
         Args:
-            path: in a private directory that exists. `PATH.lock` beside it is held until `close`.
+            path: in a private directory. `PATH.lock` beside it is held until `close`.
 
         Raises:
-            ConfigurationError: another process has it open, or the disk or permissions refuse.
-            LedgerCorrupt: it is damaged.
+            ConfigurationError: none are there, others may access them, another process has them
+                open, or the disk or permissions refuse.
+            LedgerCorrupt: they are damaged.
         """
         path = located(path)
         self._path = path
         with errors_of(path), ExitStack() as resources:
+            _require_there(path)
             lock(path, resources)
-            path.touch(mode=0o600)
             self._connection = connect(path, "mode=rw", resources)
-            set_pragmas(self._connection, (*CAREFUL, *DURABLE, *_LINKED))
-            self._connection.executescript(_TABLES)
+            set_pragmas(self._connection, CAREFUL)
+            _require_tables(self._connection, path)
+            set_pragmas(self._connection, (*DURABLE, *_LINKED))
             self._resources = resources.pop_all()
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Makes empty records, mode 0600, and opens them: once in an institution's life.
+
+        Args:
+            path: where no records are, in a private directory that exists.
+
+        Raises:
+            ConfigurationError: something is there already, or nothing can be written there.
+        """
+        path = located(path)
+        with errors_of(path), closing(sqlite3.connect(":memory:")) as empty:
+            for there in (path, beside(path, "-wal"), beside(path, "-journal")):
+                if there.exists():
+                    raise ConfigurationError(
+                        f"{there} exists. New records would forget what was said: open those that "
+                        "are there."
+                    )
+            empty.executescript(_TABLES)
+            replace_durably(path, empty.serialize())
+        return cls(path)
 
     def enter_plan(self, digest: str, entered: EnteredPlan) -> None:
         """Notes a plan that is about to be reserved, durably."""
@@ -157,6 +195,10 @@ class Records:
             [("INSERT INTO session (id, plan) VALUES (?, ?)", (session, plan))],
             refused="This session was begun before.",
         )
+
+    def has_begun(self, plan: str) -> bool:
+        """Returns whether a session of a plan was ever begun, also if the plan has ended since."""
+        return self._row("SELECT 1 FROM session WHERE plan = ?", plan) is not None
 
     def join_session(self, session: bytes, request: bytes) -> None:
         """Notes with whom a session was joined, durably.
@@ -325,3 +367,27 @@ class Records:
 
 def _digest(request: bytes) -> bytes:
     return hash_of("fedscore/request/2", request)
+
+
+def _require_there(path: Path) -> None:
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            f"No records at {path}. Restore the newest copy of records and ledger; only a new "
+            "institution makes new ones."
+        ) from error
+    if mode & 0o077:
+        raise ConfigurationError(f"Others may access the records: run `chmod 600 {path}`.")
+
+
+def _require_tables(connection: sqlite3.Connection, path: Path) -> None:
+    query = "SELECT type, name, sql FROM sqlite_schema ORDER BY name"
+    with closing(sqlite3.connect(":memory:")) as empty:
+        empty.executescript(_TABLES)
+        expected = empty.execute(query).fetchall()
+    if connection.execute(query).fetchall() != expected:
+        raise LedgerCorrupt(
+            f"{path} does not hold the tables and triggers of records. Restore the newest copy of "
+            "records and ledger."
+        )

@@ -1,9 +1,8 @@
 """The releases that an institution was given: signed by the coordinator it trusts, and kept."""
 
-import os
 from pathlib import Path
 
-from clients.ledger_file import errors_of
+from clients.ledger_file import errors_of, replace_durably
 from federation.errors import ProtocolError
 from federation.model.release import Release, load_release
 
@@ -40,15 +39,4 @@ class Releases:
             if any(one.read_bytes() == release for one in kept):
                 return
             number = int(kept[-1].stem) + 1 if kept else 1
-            draft = self._directory / "release.new"
-            handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(release)
-                file.flush()
-                os.fsync(handle)
-            draft.rename(self._directory / f"{number:04d}.json")
-            directory = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            replace_durably(self._directory / f"{number:04d}.json", release)

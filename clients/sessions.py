@@ -112,7 +112,7 @@ class Sessions:
         self._identifier = identifier
         self._identity = identity
         self._roster = roster
-        self._taking = taking
+        self.taking = taking
         self._records = records
         self._noise_entropy = noise_entropy
         self._mask_entropy = mask_entropy
@@ -129,7 +129,7 @@ class Sessions:
         Raises:
             ProtocolError: another plan's, or a session that was begun before.
         """
-        if request.plan != self._taking.digest:
+        if request.plan != self.taking.digest:
             raise ProtocolError("We do not take part in this plan.")
         self._records.begin_session(request.session, request.plan)
         terms = self._terms(request.session)
@@ -140,10 +140,10 @@ class Sessions:
         return Begun(session=request.session, announcement=self._announcing.announcement)
 
     def _terms(self, session: bytes) -> Terms:
-        participation = self._taking.plan.participation
+        participation = self.taking.plan.participation
         return Terms(
             session=session,
-            plan=self._taking.digest,
+            plan=self.taking.digest,
             roster=self._roster.among(participation.invited),
             threshold=participation.threshold,
             quorum=participation.quorum,
@@ -176,15 +176,18 @@ class Sessions:
         session = self._session
         if session is None or session.group.terms.session != request.session:
             raise ProtocolError("We are not in this session.")
-        plan = self._taking.plan
+        plan = self.taking.plan
         try:
-            found = asking(plan, self._taking.schema, session.group, request)
+            found = asking(plan, self.taking.schema, session.group, request)
         except (ConfigurationError, PrivacyError) as error:
             raise ProtocolError(f"The plan does not ask this: {error}") from error
         canonical.verify(plan.coordinator, OPEN_LABEL, found.context, request.signature)
         if request.coins is not None:
             self.draw_coin(request.coins)
-        self._taking.leave_out_withdrawn()
+        answered_from = self.taking.snapshot
+        self.taking.leave_out_withdrawn()
+        if self.taking.snapshot is not answered_from:
+            self._attempt = None  # an audit of it would look at other people
         session = at_round(session, found.position)
         self._records.begin_attempt(
             found.context,
@@ -194,7 +197,7 @@ class Sessions:
         )
         self._attempt = None  # an earlier attempt ends here, whatever becomes of this one
         paid = (request.question, request.round, request.attempt)
-        sequence, head = self._taking.pay(paid, found.query)
+        sequence, head = self.taking.pay(paid, found.query)
         self._session = session
         masking = draw_masks(
             session, context=found.context, bits=found.bits, own_mask=self._mask_entropy()
@@ -202,7 +205,7 @@ class Sessions:
         noise_key = self._noise_entropy()
         masked = door.answer(
             found.query,
-            self._taking.people(request.question, request.card),
+            self.taking.people(request.question, request.card),
             noise_key=noise_key,
             masks=masking.masks,
         )
@@ -328,9 +331,9 @@ class Sessions:
             )
         if not self._records.has_uploaded(request.context):  # another session's may have paid it
             raise ProtocolError("We have not answered this attempt: nothing was paid for it.")
-        if self._taking.is_refunded(paid):
+        if self.taking.is_refunded(paid):
             return Noted(context=request.context)
-        self._taking.refund(paid)
+        self.taking.refund(paid)
         if self._attempt is not None and self._attempt.asking.context == request.context:
             self._attempt = None
         self._log(f"{_named(paid)} was given up and refunded")
@@ -345,13 +348,13 @@ class Sessions:
         noted = self._records.attempt(context)
         if noted is None:
             raise ProtocolError("We have not seen this attempt.")
-        joined = self._records.joined(noted.session, self._taking.digest)
+        joined = self._records.joined(noted.session, self.taking.digest)
         if joined is None:
             raise ProtocolError("This attempt is not of the plan that is under way.")
         request = decode_request(joined)
         if not isinstance(request, Join):
             raise ProtocolError("What is noted of this session is no joining.")
-        question, round_ = question_at(self._taking.plan, noted.round)
+        question, round_ = question_at(self.taking.plan, noted.round)
         group = Group.of(self._terms(noted.session), request.announcements)
         return (question, round_, noted.number), group
 
@@ -371,8 +374,8 @@ class Sessions:
         coin = audit.coin_of_attempt(coins.context, attempt.checked.headers, coins.coins)
         self._attempt = None
         place = attempt.sharing.masking.session.place
-        if audit.falls_on(coin, place, self._taking.plan.participation.audited_share):
-            people = self._taking.people(attempt.opening.question, attempt.opening.card)
+        if audit.falls_on(coin, place, self.taking.plan.participation.audited_share):
+            people = self.taking.people(attempt.opening.question, attempt.opening.card)
             matches = audit.repeats(attempt.opening, people)
             said = audit.PASSED if matches else audit.FAILED
             self._log(f"audit of {_named(attempt.paid)}: the seed with the snapshot {said}")

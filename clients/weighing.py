@@ -107,15 +107,31 @@ class Weighing:
         except PrivacyError as error:
             raise Refused(RefusalCode.PRICE, str(error)) from error
 
+    def require_still_allowed(self, text: str, now: datetime) -> None:
+        """Returns only if a plan that was entered could be entered still: people may have decided.
+
+        Args:
+            text: of the plan, TOML.
+            now: with time zone.
+
+        Raises:
+            Refused: with the first rule that does not hold any more.
+        """
+        plan, price = self.plan_in(Invite(plan=text), now)
+        self.require_allowed(plan, price, is_reserved=True)
+
     def require_allowed(self, plan: Plan, price: PlanPrice, *, is_reserved: bool) -> None:
-        """Returns only if the policy allows a plan, and the budget unless it is reserved already.
+        """Returns only if the policy allows a plan.
+
+        One that is reserved already has its budget; its questions wait for their hour one by one.
 
         Raises:
             Refused: with the first rule that does not hold.
         """
         balance = self.ledger.balance(self.policy.limits)
+        settled = (RefusalCode.PRICE, RefusalCode.UNAVAILABLE) if is_reserved else ()
         for rule in consider(plan, price, self.policy, balance):
-            if not rule.holds and not (is_reserved and rule.code is RefusalCode.PRICE):
+            if not rule.holds and rule.code not in settled:
                 raise Refused(rule.code, f"policy: {rule.text}")
 
     def require_rate(self) -> None:

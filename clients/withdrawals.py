@@ -25,7 +25,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-from clients.ledger_file import beside, errors_of
+from clients.ledger_file import beside, errors_of, replace_durably
 from federation.canonical import Digest, digest
 from federation.errors import ConfigurationError
 from federation.population import Split, key_hashes
@@ -142,16 +142,5 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _replace(path: Path, key: bytes, people: NDArray[np.uint64]) -> None:
     body = key + people.astype("<u8").tobytes()
-    draft = beside(path, ".new")
     with errors_of(path):
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(body + hashlib.sha256(body).digest())
-            file.flush()
-            os.fsync(handle)
-        draft.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        replace_durably(path, body + hashlib.sha256(body).digest())

@@ -83,7 +83,12 @@ def fingerprint_of(key: str) -> str:
 
 def is_fingerprint_of(key: str, fingerprint: str) -> bool:
     """Returns whether somebody has read this key to us; spaces, hyphens and case do not count."""
-    return "".join(fingerprint.split()).replace("-", "").replace(":", "").lower() == key
+    return key_read_out(fingerprint) == key
+
+
+def key_read_out(fingerprint: str) -> str:
+    """Returns a public key that was read to us as keys are written, 64 digits if it is one."""
+    return "".join(fingerprint.split()).replace("-", "").replace(":", "").lower()
 
 
 def load_card(text: str) -> Card:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from federation import canonical
 from federation.asking import OPEN_LABEL, Asking, asking_of
-from federation.errors import ConfigurationError, FedscoreError, ProtocolError
+from federation.errors import ConfigurationError, FedscoreError, PrivacyError, ProtocolError
 from federation.grid import Role
 from federation.messages import model_digest
 from federation.model.card_fit import CardFit
@@ -338,7 +338,7 @@ class _Reading:
                 residual_stddev=stddev_of_total(self.plan.noise.step, answers),
                 rounds=self.plan.rounds,
             )
-        except ConfigurationError:
+        except PrivacyError:
             return None
 
     def _expected(self, question: Question) -> AdditiveCard | None:

@@ -91,7 +91,7 @@ def schema_check(schema: Path, table: Path, not_held: _NotHeld = "") -> None:
 def plan_new(
     schema: _SchemaFile,
     coordinator: Annotated[
-        str, typer.Option(help="Ed25519 public key, 64 hex digits, or --key.")
+        str, typer.Option(help="Its key, as `coordinator init` printed it, or --key.")
     ] = "",
     key: Annotated[
         Path | None, typer.Option(help="Take the public key from this private key file.")
@@ -123,6 +123,7 @@ def plan_new(
     from datetime import UTC, datetime
 
     from federation.canonical import public_key_of
+    from federation.card import key_read_out
     from federation.plan import plan_toml
     from fedscore.machine import system_clock
     from fedscore.planning import default_delta, new_plan
@@ -135,7 +136,9 @@ def plan_new(
         name=name,
         federation=federation,
         purpose=purpose,
-        coordinator=coordinator if key is None else public_key_of(files.read_key(key)),
+        coordinator=(
+            key_read_out(coordinator) if key is None else public_key_of(files.read_key(key))
+        ),
         invited=tuple(sorted(files.names_in(invite))),
         quorum=quorum,
         colluders=colluders,

@@ -3,6 +3,7 @@
 import ipaddress
 import re
 import socket
+import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -174,9 +175,15 @@ def open_office(directory: Path) -> Office:
     """Returns what a coordinator's directory holds, every signature checked.
 
     Raises:
-        ConfigurationError: a file is missing or malformed.
+        ConfigurationError: a file is missing or malformed, or others may look in: its key signs all
+            that institutions do.
         ProtocolError: a roster or card was changed.
     """
+    try:
+        if stat.S_IMODE(directory.stat().st_mode) & 0o077:
+            raise ConfigurationError(f"Others may look in: run `chmod 700 {directory}`.")
+    except OSError as error:
+        raise ConfigurationError(f"Cannot read {directory}: {error.strerror}.") from error
     try:
         settings = msgspec.toml.decode(files.read_text(directory / SETTINGS_FILE), type=Settings)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:

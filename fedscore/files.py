@@ -165,6 +165,19 @@ def write_private(path: Path, content: bytes) -> None:
         raise ConfigurationError(f"Cannot write {path}: {error.strerror}.") from error
 
 
+def settle(directory: Path) -> None:
+    """Returns once the names in a directory are on the disk, not only what they name.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    handle = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
     """Yields a private draft of a directory, which takes its name once all of it is there.
@@ -185,7 +198,9 @@ def new_directory(path: Path) -> Iterator[Path]:
         raise ConfigurationError(f"Cannot make {draft}: {error.strerror}.") from error
     try:
         yield draft
+        settle(draft)
         draft.rename(path)
+        settle(path.parent)
     except OSError as error:
         raise ConfigurationError(f"Cannot write {error.filename}: {error.strerror}.") from error
     finally:

@@ -42,7 +42,7 @@ def institution_init(
     salt: Annotated[str, typer.Option(help="The federation's salt, 64 hex digits.")],
     held_out: Annotated[float, typer.Option(help="The federation's held-out share.")],
     coordinator: Annotated[
-        str, typer.Option(help="The coordinator's key, 64 hex digits, compared out of band.")
+        str, typer.Option(help="The coordinator's key, as its people told you by another way.")
     ],
     address: Annotated[str, typer.Option(help="The coordinator's host:port.")],
     purpose: Annotated[str, typer.Option(help="Allowed purposes, separated by commas.")],
@@ -52,7 +52,7 @@ def institution_init(
     epsilon_lifetime: Annotated[float, typer.Option(help="Largest epsilon ever.")],
 ) -> None:
     """Make an institution: its keys, an empty ledger, its configuration, and its public card."""
-    from federation.card import fingerprint_of
+    from federation.card import fingerprint_of, key_read_out
     from fedscore.institution_making import CARD_FILE, CONFIGURATION_FILE, make_institution
 
     _, card = make_institution(
@@ -66,7 +66,7 @@ def institution_init(
         salt=salt,
         held_out_fraction=held_out,
         address=address,
-        coordinator=coordinator,
+        coordinator=key_read_out(coordinator),
         purposes=sorted(files.names_in(purpose)),
         delta=delta,
         epsilon_per_plan=epsilon_per_plan,

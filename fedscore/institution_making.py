@@ -134,7 +134,7 @@ def make_institution(directory: Path, **settings: object) -> tuple[DaemonConfigu
         )
         Withdrawals.create(premises.withdrawals, system_entropy())
         Ledger.create(premises.ledger, system_clock).close()
-        Records(premises.records).close()
+        Records.create(premises.records).close()
         card = Card.of(
             federation=configuration.federation,
             institution=configuration.id,

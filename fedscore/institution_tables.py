@@ -3,7 +3,9 @@
 from rich.table import Table
 from rich.text import Text
 
+from clients.configuration import Approval
 from clients.considering import Consideration
+from clients.decisions import Decision
 from clients.finding import Finding, Verdict
 from clients.home_report import HomeReport
 from federation.model.evaluation import Figure
@@ -18,7 +20,7 @@ def consideration_tables(considered: Consideration) -> list[Table]:
         budget.add_column(heading, justify="left" if heading == "People" else "right")
     for side in considered.sides:
         budget.add_row(
-            str(side.population),
+            _people(side.population),
             f"{side.epsilon:.4g}",
             f"{side.units:,}",
             f"{side.left_before:,}",
@@ -26,6 +28,8 @@ def consideration_tables(considered: Consideration) -> list[Table]:
             f"{side.epsilon_left_afterwards:.4g}",
         )
     said = "would take part" if considered.takes_part else "would refuse"
+    if considered.decision is Decision.UNDECIDED and considered.approval is Approval.PERSON:
+        said = "refuses until it is approved"
     rules = Table(
         title="Every rule",
         caption=f"Approval: {considered.approval}; this plan: {considered.decision}. "
@@ -49,7 +53,7 @@ def balance_table(balance: Balance, title: str) -> Table:
     for population in Population:
         side = balance.of(population)
         table.add_row(
-            str(population),
+            _people(population),
             f"{side.charged_lifetime:,}",
             f"{side.charged_in_window:,}",
             f"{side.left_lifetime:,}",
@@ -88,6 +92,10 @@ def home_report_tables(found: HomeReport) -> list[Table]:
         if card.calibration:
             tables.append(bands)
     return tables
+
+
+def _people(population: Population) -> str:
+    return population.replace("_", " ")
 
 
 def _said(figure: Figure | None) -> str:

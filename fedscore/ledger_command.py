@@ -83,6 +83,7 @@ def ledger_recover(
     from clients.configuration import load_daemon_configuration
     from clients.ledger import Ledger
     from clients.premises import premises_of
+    from clients.records import Records
     from fedscore.machine import system_clock
 
     configuration = load_daemon_configuration(config)
@@ -99,6 +100,10 @@ def ledger_recover(
         if not yes and not _is_confirmed():
             raise ConfigurationError("Not confirmed: nothing was charged.")
         now, _ = ledger.recover(recovered)
+        if not premises.records.exists():  # what they would have guarded is charged for
+            with Records.create(premises.records) as records:
+                records.note_own_head(*seen)
+            typer.echo(f"Made new records, for there were none: {premises.records}.")
     typer.echo(f"Charged. The ledger goes on from sequence {now}.")
 
 
@@ -117,7 +122,7 @@ def _seen_head(premises: "Premises", sequence: int | None, head: str) -> "Head":
     if sequence is not None:
         return sequence, Digest(head)
     known = None
-    if premises.records.exists():  # opening makes them
+    if premises.records.exists():
         with Records(premises.records) as records:
             known = records.own_head()
     if known is None:

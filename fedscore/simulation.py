@@ -303,7 +303,7 @@ def _seat(
     workspace = out / SNAPSHOTS / name
     workspace.mkdir(mode=0o700)
     ledger = files.enter_context(Ledger.create(out / LEDGERS / f"{name}.sqlite", clock))
-    records = files.enter_context(Records(out / RECORDS / f"{name}.sqlite"))
+    records = files.enter_context(Records.create(out / RECORDS / f"{name}.sqlite"))
     try:
         institution = Institution(
             identifier=name,

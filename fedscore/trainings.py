@@ -64,7 +64,11 @@ class Training:
         if kept is None:
             draft.unlink(missing_ok=True)
             files.write_private(draft, release)
-            draft.rename(path)
+            try:
+                draft.rename(path)
+                files.settle(self.directory)
+            except OSError as error:
+                raise ConfigurationError(f"Cannot write {path}: {error.strerror}.") from error
         elif kept != release:
             raise ConfigurationError(f"{self.directory} holds another release already.")
 
@@ -91,6 +95,7 @@ class Training:
                 whole, is_cut = _whole_lines(file.read())
                 if is_cut:
                     file.truncate(len(whole))
+                files.settle(self.directory)  # the file itself may be new
 
                 def append(line: bytes) -> None:
                     try:

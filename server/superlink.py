@@ -107,7 +107,8 @@ class SuperLink:
         self._secret_file.write_bytes(self.secret)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603  this interpreter, options from above
-                [sys.executable, "-c", _START, str(os.getpid()), *self._options],
+                # -P: what lies in the directory that we were started in is not imported
+                [sys.executable, "-P", "-c", _START, str(os.getpid()), *self._options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -364,7 +364,8 @@ class Federation:
         path = workspace / "ledger.sqlite"
         opened = Ledger.open if path.exists() else Ledger.create
         ledger = files.enter_context(opened(path, time))
-        records = files.enter_context(Records(workspace / "records.sqlite"))
+        noted = workspace / "records.sqlite"
+        records = files.enter_context(Records(noted) if noted.exists() else Records.create(noted))
         masks = SeededEntropy(f"masks {member.id} {ledger.head()}")
         log: list[str] = []
         releases: list[bytes] = []

@@ -293,7 +293,7 @@ def make_premises(home: Path) -> str:
         node.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
     )
     Ledger.create(state / "ledger.sqlite", lambda: NOW).close()
-    Records(state / "records.sqlite").close()
+    Records.create(state / "records.sqlite").close()
     Withdrawals.create(Premises(state).withdrawals, bytes(32))
     return node.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 

@@ -12,6 +12,7 @@ from clients.configuration import load_daemon_configuration
 from clients.daemon import run_daemon
 from clients.premises import premises_of
 from fedscore import files
+from fedscore.json_log import log_as_json
 from fedscore.machine import system_clock, system_entropy
 
 
@@ -21,6 +22,7 @@ def noise_entropy() -> bytes:
 
 
 def main() -> None:
+    log_as_json()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     configuration = load_daemon_configuration(Path(sys.argv[1]))

@@ -227,8 +227,7 @@ class Seat:
     def secrets(self) -> list[bytes]:
         """Returns whatever this institution must not give away in an attempt that is not opened."""
         found = [*self.noise.keys, *self.masks.keys]
-        entered = self.institution._entered
-        sessions = None if entered is None else entered.sessions
+        sessions = self.institution._entered
         if sessions is not None and sessions._session is not None:
             found += sessions._session.chains
         if sessions is not None and sessions._attempt is not None:
@@ -240,7 +239,7 @@ class Seat:
     @property
     def session(self) -> Session:
         """The session that it is in, with its secrets."""
-        found = self.institution._entered.sessions._session  # type: ignore[union-attr]
+        found = self.institution._entered._session  # type: ignore[union-attr]
         assert found is not None
         return found
 
@@ -534,7 +533,8 @@ def seat(
     if not table.exists():
         small_table(table, PEOPLE, seed=number, first_person=number * PEOPLE)
     ledger = files.enter_context((Ledger.open if path.exists() else Ledger.create)(path, clock))
-    records = files.enter_context(Records(own / "records.sqlite"))
+    noted = own / "records.sqlite"
+    records = files.enter_context(Records(noted) if noted.exists() else Records.create(noted))
     life = f"{name} {ledger.head()}"
     noise, masks = Remembering(f"noise {life}"), Remembering(f"masks {life}")
     log: list[str] = []

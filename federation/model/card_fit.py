@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from federation.errors import ConfigurationError
+from federation.errors import ConfigurationError, PrivacyError
 from federation.grid import Direction, FeatureGrid
 from federation.model.binning import FeatureBins, choose_bins, merge, most_bins
 from federation.model.fitting import FitSettings, FitState, advance, begin, finish, model_at
@@ -59,7 +59,8 @@ class CardFit:
             rounds: how many steps will be taken.
 
         Raises:
-            ConfigurationError: the counts do not fit the grids, or say that there is nobody.
+            ConfigurationError: the counts do not fit the grids.
+            PrivacyError: they say that there is nobody: the noise hides everybody.
         """
         split = np.cumsum([2 * len(grid.labels) for grid in grids])
         if counts.shape != (split[-1],):
@@ -69,7 +70,7 @@ class CardFit:
         # with the largest noisy total is the best known number of people.
         people = max(float(part.sum()) for part in by_feature)
         if people < 1.0:
-            raise ConfigurationError("The noisy counts hold nobody: more people or less noise.")
+            raise PrivacyError("The noisy counts hold nobody: more people or less noise.")
         bins = tuple(
             _bins_of(grid, part, holders, count_stddev)
             for grid, part, holders in zip(

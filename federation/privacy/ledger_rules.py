@@ -140,6 +140,8 @@ class Account:
     plans: dict[Digest, PlanAccount] = field(default_factory=dict)
     recovered: list[tuple[int, Recovered]] = field(default_factory=list)
     """When missing entries were charged, with that entry."""
+    gaps: list[range] = field(default_factory=list)
+    """Sequences that were left out by this, each below one that was seen."""
     answered: deque[int] = field(default_factory=deque)
     """When attempts were spent, in order, those of the last hour before the last one."""
 
@@ -147,6 +149,13 @@ class Account:
         """Returns whether this head was seen, missed, and what led to it charged at its worst."""
         seen = {(one.seen_sequence, one.seen_head) for _, one in self.recovered}
         return (sequence, head) in seen
+
+    def has_charged_before(self, sequence: int) -> bool:
+        """Returns whether the entry of this sequence is missing, before one that was charged for.
+
+        Its header shows nothing that the charge did not cover: that was for all that is missing.
+        """
+        return any(sequence in gap for gap in self.gaps)
 
 
 def following(account: Account, now: int, entry: Entry) -> Recorded:
@@ -350,6 +359,7 @@ def _check_rules(account: Account, entry: Entry) -> None:
 
 
 def _apply(account: Account, recorded: Recorded) -> None:
+    before = account.sequence
     account.sequence, account.head = recorded.sequence, recorded.hash()
     account.latest_time = recorded.time
     match recorded.entry:
@@ -375,6 +385,7 @@ def _apply(account: Account, recorded: Recorded) -> None:
             plan.end()
         case Recovered() as recovered:
             account.recovered.append((recorded.time, recovered))
+            account.gaps.append(range(before + 1, recovered.seen_sequence))
             for plan in account.plans.values():
                 if plan.is_open:  # the missing entries may have spent all of it
                     plan.spent = {one: plan.price.of(one) for one in Population}

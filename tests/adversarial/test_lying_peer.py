@@ -180,7 +180,7 @@ def everybody(plan: Plan, *, but: tuple[str, ...] = ()) -> tuple[str, ...]:
 
 def masking_of(seat: Seat) -> Masking:
     """Returns the masks of the attempt under way, which only the institution itself has."""
-    return seat.institution._entered.sessions._attempt.sharing.masking
+    return seat.institution._entered._attempt.sharing.masking
 
 
 def upload_lie(change: Callable[[Seat, Upload], Upload], *, times: int = 99) -> Lie:
@@ -194,7 +194,7 @@ def upload_lie(change: Callable[[Seat, Upload], Upload], *, times: int = 99) -> 
             upload = decode_reply(reply)
             assert isinstance(upload, Upload), (upload, seat.log)
             told = change(seat, upload)
-            attempt = seat.institution._entered.sessions._attempt
+            attempt = seat.institution._entered._attempt
             attempt.sharing = replace(attempt.sharing, header=told.header)  # it stands by its lie
             return encode(told)
         return reply
@@ -414,7 +414,7 @@ def test_a_mask_that_is_not_its_seeds_spoils_the_total_and_only_the_audit_shows_
         plain = found.plain(everybody(plan), Question.STEP)
         assert not (total.values * UNITS_PER_ONE == plain).any()
         seat = found.room.seats["bank-2"]
-        opening = seat.institution._entered.sessions._attempt.opening
+        opening = seat.institution._entered._attempt.opening
         people = list(seat.institution.taking.people(Question.STEP, card()))
         assert audit.repeats(opening, people)
         signed = found.attempts()[-1].headers[2]
@@ -437,7 +437,7 @@ def shares_of(value: Callable[[int], int]) -> Callable[[Seat, Upload], Upload]:
             holder: value(holder + 1).to_bytes(shamir.SHARE_BYTES, "little")
             for holder in range(members)
         }
-        attempt = seat.institution._entered.sessions._attempt
+        attempt = seat.institution._entered._attempt
         attempt.sharing = replace(attempt.sharing, own_share=dealt[place])
         return again(
             upload,
@@ -613,7 +613,7 @@ def test_two_that_announce_the_same_key_are_left_out_of_the_session(tmp_path):
     with room(tmp_path, plan, invited=False) as spoken:
 
         def key() -> bytes:
-            return spoken.seats["bank-1"].institution._entered.sessions._announcing.announcement.key
+            return spoken.seats["bank-1"].institution._entered._announcing.announcement.key
 
         found = Told(spoken, {"bank-2": announcing(spoken, "bank-2", key)})
         with found.begun():
@@ -645,7 +645,7 @@ def test_anothers_announcement_is_no_announcement_and_does_that_one_no_harm(tmp_
     with room(tmp_path, plan, invited=False) as spoken:
 
         def copied(found: Begun, request: Begin) -> Begun:
-            announcing = spoken.seats["bank-1"].institution._entered.sessions._announcing
+            announcing = spoken.seats["bank-1"].institution._entered._announcing
             return msgspec.structs.replace(found, announcement=announcing.announcement)
 
         found = Told(spoken, {"bank-2": announced_lie(copied)})

@@ -57,7 +57,7 @@ SAID = (UPLOAD, SET, RELEASED, ABORT)
 
 def live(path: Path, life: int, pipe: int) -> None:
     """Writes until it is killed, and reports each note after the call that wrote it returned."""
-    records = Records(path)
+    records = Records(path) if path.exists() else Records.create(path)
     records.begin_session(session(life), PLAN)
     os.write(pipe, b"session\n")
     for number in range(10**6):

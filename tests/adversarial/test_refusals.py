@@ -176,7 +176,7 @@ def test_the_records_alone_keep_the_one_set_and_rule_out_a_vote_after_a_release(
     else:
         asked.open(*((3,) if said == "released for a set" else ()))
 
-    first.institution._entered.sessions._attempt.standing = Undecided()
+    first.institution._entered._attempt.standing = Undecided()
     monkeypatch.setattr(Records, "sequence_of", lambda *_: 0)
     monkeypatch.setattr(Records, "reply_to", lambda *_: None)
 
@@ -230,7 +230,7 @@ def test_what_is_released_has_a_share_or_a_seed_of_each_member_never_both(spoken
     asked = spoken.ask(Question.BINS)
     first = spoken.seat(0)
     reveal = asked.reveal(asked.signatures(3))
-    seeds = first.institution._entered.sessions._attempt.sharing.masking.seeds
+    seeds = first.institution._entered._attempt.sharing.masking.seeds
 
     released = first.send(reveal)
 
@@ -553,14 +553,14 @@ def test_whoever_was_shown_something_else_fits_with_nobody(spoken, what):
     }
     odd = spoken.seat(3)
     stray = odd.send(spoken.opening(**{**shown, **another[what]}))
-    seeds = odd.institution._entered.sessions._attempt.sharing.masking.seeds
+    seeds = odd.institution._entered._attempt.sharing.masking.seeds
     spoken.seats = {name: one for name, one in spoken.seats.items() if one is not odd}
     asked = spoken.ask(**shown)
     spoken.seats = {**spoken.seats, odd.name: odd}
 
     assert stray.context != asked.context
     for place in range(3):
-        attempt = spoken.seat(place).institution._entered.sessions._attempt
+        attempt = spoken.seat(place).institution._entered._attempt
         assert attempt.sharing.masking.seeds[3] != seeds[place]
     with pytest.raises(PeerFault, match="not for this attempt"):
         require_fits(asked.group, asked.context, 3, stray, len(asked.uploads[0].words))

@@ -334,6 +334,7 @@ def test_a_plan_is_taken_up_again_only_on_the_snapshot_that_it_began_with(tmp_pa
         assert seats["bank-01"].ledger.balance(fed.members[0].policy.limits).open_plans
         seats["bank-01"].send(closing(fed))
         assert not seats["bank-01"].ledger.balance(fed.members[0].policy.limits).open_plans
+        assert seats["bank-01"].records.entered_plan(fed.plan.digest) is None
 
 
 def test_an_expired_plan_is_closed_at_the_restart_and_its_budget_returns(tmp_path: Path) -> None:

@@ -141,7 +141,8 @@ class Machine:
         self._ledger = opened(self.ledger_path, self._seconds)
         self._ledger.verify()
         self._ledger._connection = Watched(self._ledger._connection, self)  # type: ignore[assignment]
-        self._records = Records(self.records_path)
+        noted = Records if self.records_path.exists() else Records.create
+        self._records = noted(self.records_path)
         self._records._connection = Watched(self._records._connection, self)  # type: ignore[assignment]
 
     def _prepare(self, dies: bool) -> None:
@@ -162,6 +163,7 @@ class Machine:
                 clock=self._seconds,
                 withdrawals=None,
             ),
+            withdrawals=None,
             most_people=member.most_people,
             split=fed.plan.people.split,
             policy=member.policy,

@@ -66,7 +66,7 @@ def _refunds_on_its_own_vote() -> AbstractContextManager[None]:
     def abort(self: Sessions, request: Any) -> Any:
         paid = self._current(request.context).paid
         reply = real(self, request)
-        self._taking.refund(paid)
+        self.taking.refund(paid)
         return reply
 
     return _changed(Sessions, "abort", abort)
@@ -208,8 +208,8 @@ def _pays_after_saying() -> AbstractContextManager[None]:
 
     def say(self: Sessions, what: str, *arguments: Any, **named: Any) -> None:
         real_say(self, what, *arguments, **named)
-        for spent in due.pop(id(self._taking.ledger), []):
-            real_pay(self._taking.ledger, spent)
+        for spent in due.pop(id(self.taking.ledger), []):
+            real_pay(self.taking.ledger, spent)
 
     @contextmanager
     def both() -> Iterator[None]:

@@ -297,14 +297,10 @@ class Observer:
         for context, attempt in self._asked.items():
             if (
                 self._is_open(context)
-                and self._has_uploaded(machine, context)
+                and (machine.name, context) in self._held
                 and (attempt not in ledger.spent or attempt in ledger.refunded)
             ):
                 self._say(f"{attempt[1:]} of {machine.label} was opened and is not paid")
         for population, units in charged.items():
             if units < ledger.charged(population):
                 self._say(f"{machine.label} counts less than was spent of {population} people")
-
-    def _has_uploaded(self, machine: Machine, context: bytes) -> bool:
-        attempt = self._asked[context]
-        return any(name == machine.name and asked == attempt for name, _, asked in self._uploads)

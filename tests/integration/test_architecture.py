@@ -67,7 +67,7 @@ def test_only_masked_sums_have_an_encoding():
 
 def test_an_answer_is_made_in_one_place_and_noted_and_paid_just_before():
     source = (CHECKOUT / "clients" / "sessions.py").read_text()
-    order = ["begin_attempt(", "self._taking.pay(", "door.answer(", "self._say(UPLOAD"]
+    order = ["begin_attempt(", "self.taking.pay(", "door.answer(", "self._say(UPLOAD"]
     assert [source.count(step) for step in order] == [1, 1, 1, 1]
     assert sorted(order, key=source.index) == order
     # Only the audit answers a question again, with the same key and masks, and sends nothing.

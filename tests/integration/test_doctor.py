@@ -512,10 +512,12 @@ def test_a_spent_budget_is_a_warning(place, doctor):
 # The way to the coordinator.
 
 
-def test_a_coordinator_that_does_not_run_is_found(place, doctor):
+def test_a_coordinator_that_does_not_run_is_told_and_fails_nothing(place, doctor):
     place.stop()
     found = doctor()
-    assert failing(found) == ["coordinator"]
+    assert failing(found) == []
+    assert found["coordinator"]["verdict"] == "warn"
+    assert "only while a training runs" in found["coordinator"]["advice"]
     assert "firewall" in found["coordinator"]["advice"]
     assert found["clock"]["verdict"] == found["server certificate"]["verdict"] == "skipped"
     place.serve()
@@ -523,13 +525,21 @@ def test_a_coordinator_that_does_not_run_is_found(place, doctor):
 
 
 @pytest.mark.parametrize(
-    ("status", "told"), [(200, "must sign"), (404, "right port"), (502, "SuperLink is down")]
+    ("status", "told"), [(200, "must sign"), (404, "right port"), (403, "right port")]
 )
 def test_something_else_at_the_coordinators_address_is_found(place, doctor, status, told):
     place.server.status = status
     found = doctor()
     assert failing(found) == ["coordinator"]
     assert told in found["coordinator"]["advice"]
+
+
+def test_a_proxy_with_nobody_behind_it_is_told_and_fails_nothing(place, doctor):
+    place.server.status = 502
+    found = doctor()
+    assert failing(found) == []
+    assert found["coordinator"]["verdict"] == "warn"
+    assert "nobody is behind its proxy now" in found["coordinator"]["found"]
 
 
 def test_a_server_without_tls_is_found(place, doctor):

@@ -19,7 +19,7 @@ from clients.configuration import Approval, load_daemon_configuration
 from clients.decisions import Decision, Decisions
 from clients.ledger import Ledger
 from federation.canonical import Digest
-from federation.card import Card, card_toml, load_card
+from federation.card import Card, card_toml, fingerprint_of, load_card
 from federation.plan import load_plan, plan_toml
 from federation.pricing import price_of
 from federation.secure_aggregation.roster import load_roster, roster_toml
@@ -194,6 +194,11 @@ def test_init_with_a_setting_out_of_range_leaves_nothing(place, fedscore, change
     assert set(place.iterdir()) == before
 
 
+def test_init_takes_the_coordinators_key_as_it_was_read_out(place, fedscore):
+    assert init(fedscore, coordinator=fingerprint_of("ab" * 32).upper())[0] == 0
+    assert f'coordinator = "{"ab" * 32}"' in Path(CONFIG).read_text()
+
+
 def test_init_never_touches_what_is_there(place, fedscore):
     assert init(fedscore)[0] == 0
     before = everything_below(place)
@@ -217,7 +222,8 @@ def test_consider_shows_price_budget_and_every_rule_and_writes_nothing(nation, f
     assert (found["decision"], found["takes_part"]) == ("undecided", False)
     code, out, _ = fedscore("institution", "consider", CONFIG, "plan.toml")
     assert code == 0
-    assert "would refuse" in out
+    assert "The daemon refuses until it is approved" in " ".join(out.split())
+    assert "held out" in out
     assert everything_below(nation) == before
 
 

@@ -160,12 +160,15 @@ def test_without_a_noted_head_it_says_what_to_name_and_takes_it(bank, fedscore, 
     premises, _, head = bank
     premises.records.unlink()
     if empties:
-        Records(premises.records).close()
+        Records.create(premises.records).close()
     code, _, err = fedscore(*RECOVER, "--yes")
     assert (code, "name --sequence and --head" in err) == (78, True)
     assert premises.records.exists() is empties
     named = ("--sequence", str(head[0]), "--head", head[1])
-    assert fedscore(*RECOVER, *named, "--yes")[0] == 0
+    code, out, _ = fedscore(*RECOVER, *named, "--yes")
+    assert (code, "Made new records" in out) == (0, not empties)
+    with Records(premises.records) as records:
+        assert records.own_head() == (None if empties else head)
     code, _, err = fedscore(*RECOVER, *named, "--yes")
     assert (code, "nothing is missing" in err) == (78, True)
     assert len(entries(premises)) == 1

@@ -220,11 +220,11 @@ def test_a_question_beyond_the_rate_is_refused_before_it_is_noted_or_paid_and_la
         bins = found.opening(Question.BINS)
         step = found.opening(Question.STEP, card=card())
         upload = seat.handle(bins)
-        seat.require_refused(step, RefusalCode.POLICY)
+        seat.require_refused(step, RefusalCode.UNAVAILABLE)
         assert "rounds_per_hour = 1" in seat.log[-1]
         assert seat.handle(bins) == upload, "what was answered is said again at any rate"
         seat.ledger._clock = lambda: clock() + HOUR_SECONDS
-        seat.require_refused(step, RefusalCode.POLICY)
+        seat.require_refused(step, RefusalCode.UNAVAILABLE)
         seat.ledger._clock = lambda: clock() + HOUR_SECONDS + 1
         assert isinstance(seat.send(step), Upload), "the very same question"
 
@@ -386,5 +386,5 @@ def test_a_daemon_logs_what_the_environment_overrides_and_then_why_it_stops(nati
     told = [json.loads(line) for line in done.stderr.splitlines()]
     assert done.returncode == 78
     assert [line["level"] for line in told] == ["warning", "warning", "error"]
-    assert "FEDSCORE_STATE overrides the file" in told[0]["message"]
-    assert "FEDSCORE_TABLE overrides the file" in told[1]["message"]
+    assert "FEDSCORE_STATE overrides the file" in told[0]["event"]
+    assert "FEDSCORE_TABLE overrides the file" in told[1]["event"]

@@ -863,3 +863,13 @@ def test_a_simulation_opens_more_ledgers_than_the_system_usually_allows_files():
             _allow_files(2**60)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_plan_whose_noise_hides_everybody_ends_and_its_budget_returns(tmp_path, monkeypatch):
+    built = federation(tmp_path)
+    with built.seats() as seats:
+        monkeypatch.setattr("server.rounds.UNITS_PER_ONE", -(2**16))  # counts below zero
+        with pytest.raises(PrivacyError, match="hold nobody"):
+            train(built, in_process(seats))
+        for seat in seats.values():
+            assert seat.ledger.balance(built.members[0].policy.limits).open_plans == ()

@@ -19,7 +19,7 @@ from federation.errors import ConfigurationError
 from federation.messages import RefusalCode, Refuse, decode_reply
 from federation.schema import load_schema
 from fedscore import files
-from fedscore.coordinator_files import Settings, admit, make_coordinator, open_office
+from fedscore.coordinator_files import Front, admit, make_coordinator, open_office, settings_for
 from fedscore.institution_making import make_institution
 from fedscore.machine import system_clock, system_entropy
 from tests.federations import _SMALL, SALT, small_table
@@ -31,7 +31,8 @@ BANK = "bank-1"
 def home(tmp_path: Path) -> Path:
     """An admitted institution whose configuration says that it is reached by a socket."""
     office = tmp_path / "c"
-    key = make_coordinator(office, Settings(federation="test", host="127.0.0.1", port=9092))
+    settings = settings_for("test", "127.0.0.1:9092", listen="127.0.0.1", front=Front.OWN)
+    key = make_coordinator(office, settings)
     small_table(tmp_path / "table.parquet", 300, 0)
     _, card = make_institution(
         tmp_path / "b",
@@ -69,7 +70,8 @@ def run(home: Path, stop: threading.Event) -> None:
         identity=files.read_key(premises.identity),
         schema=load_schema((home / "schema.toml").read_text()),
         clock=system_clock,
-        entropy=system_entropy,
+        noise_entropy=system_entropy,
+        mask_entropy=system_entropy,
         stop=stop,
     )
 

@@ -157,13 +157,13 @@ def test_what_the_policy_prints_is_what_the_ledger_will_reserve(tmp_path: Path) 
         seat.accept(fed.plan)
         reserved = entries(seat.ledger)[0]
         assert isinstance(reserved, Reserved)
-        for population, headline in (
-            (Population.TRAINED, price.trained),
-            (Population.HELD_OUT, price.held_out),
+        for population, people, headline in (
+            (Population.TRAINED, "trained", price.trained),
+            (Population.HELD_OUT, "held out", price.held_out),
         ):
             units = reserved.price.of(population)
-            assert any(text.startswith(f"{population}: {units} budget units") for text in printed)
-            figure = f"{population}: epsilon {headline:.4g} keeps this policy"
+            assert any(text.startswith(f"{people}: {units:,} budget units") for text in printed)
+            figure = f"{people}: epsilon {headline:.4g} keeps this policy"
             assert any(text.startswith(figure) for text in printed)
 
 

@@ -81,13 +81,17 @@ def test_a_recovered_ledger_holds_the_head_that_was_seen_and_goes_on_above_it(
         assert [one.sequence for one in ledger.entries()] == [1, 2, 7, 8]
 
 
-def test_other_heads_in_the_gap_stay_unknown_and_so_does_no_head_at_all(
+def test_a_recovery_covers_the_missing_heads_before_the_one_that_was_seen_and_no_other(
     older: tuple[Path, list[Head]],
 ) -> None:
     path, lost = older
     with Ledger.open(path, noon) as ledger:
         recover(ledger, lost[-1])
-        for head in (*lost[:-1], (4, GENESIS), (6, GENESIS), (6, lost[0][1]), (5, lost[-1][1])):
+    with Ledger.open(path, noon) as ledger:
+        for head in lost[:-1]:
+            ledger.require_not_older_than(*head)
+        ended = ledger.entries()[1].hash()
+        for head in ((2, lost[0][1]), (6, GENESIS), (6, lost[0][1]), (7, lost[-1][1]), (7, ended)):
             with pytest.raises(LedgerCorrupt, match="does not contain the head"):
                 ledger.require_not_older_than(*head)
         ledger.require_not_older_than(0, GENESIS)
@@ -149,7 +153,7 @@ def test_a_copy_that_went_on_by_itself_is_recovered_too(older: tuple[Path, list[
         ledger.require_not_older_than(*lost[-1])
 
 
-def test_a_copy_from_before_a_recovery_is_recovered_again(
+def test_a_copy_from_before_a_recovery_is_recovered_again_and_once_for_both(
     older: tuple[Path, list[Head]], tmp_path: Path
 ) -> None:
     path, lost = older
@@ -158,9 +162,10 @@ def test_a_copy_from_before_a_recovery_is_recovered_again(
     with Ledger.open(path, noon) as ledger:
         seen = recover(ledger, lost[-1])
     with Ledger.open(before, noon) as ledger:
-        assert recover(ledger, seen)[0] == seen[0] + 1
         with pytest.raises(LedgerCorrupt):
             ledger.require_not_older_than(*lost[-1])
+        assert recover(ledger, seen)[0] == seen[0] + 1
+        ledger.require_not_older_than(*lost[-1])
 
 
 def test_a_lie_about_the_sequence_costs_what_the_truth_costs_and_leaves_room(

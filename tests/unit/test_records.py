@@ -43,7 +43,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def records(path: Path) -> Iterator[Records]:
     """Records with one session of one plan and one attempt in it, of which nothing was said."""
-    with Records(path) as found:
+    with Records.create(path) as found:
         found.begin_session(session(0), PLAN)
         found.begin_attempt(context(0), session=session(0), round_=0, number=0)
         yield found
@@ -225,7 +225,41 @@ def test_one_process_holds_the_records(records: Records, path: Path) -> None:
 @pytest.mark.parametrize("content", [b"no database" * 100, bytes(4096)])
 def test_a_file_that_is_no_database_is_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)
+    path.chmod(0o600)
     with pytest.raises(LedgerCorrupt):
+        Records(path)
+
+
+def test_missing_records_are_never_made_anew_and_records_that_are_there_never_emptied(
+    records: Records, path: Path
+) -> None:
+    records.note_own_head(7, "ab" * 32)
+    records.close()
+    with pytest.raises(ConfigurationError, match="forget what was said"):
+        Records.create(path)
+    path.chmod(0o640)
+    with pytest.raises(ConfigurationError, match="chmod 600"):
+        Records(path)
+    path.chmod(0o600)
+    with Records(path) as again:
+        assert again.own_head() == (7, "ab" * 32)
+    path.unlink()
+    with pytest.raises(ConfigurationError, match="Restore the newest copy"):
+        Records(path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("damage", ["", "DROP TRIGGER what_was_said_stays", "DROP TABLE own_head"])
+def test_a_file_that_lacks_a_table_or_a_trigger_of_records_is_refused(
+    records: Records, path: Path, damage: str
+) -> None:
+    records.close()
+    if damage:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(damage)
+    else:
+        path.write_bytes(b"")
+    with pytest.raises(LedgerCorrupt, match="tables and triggers"):
         Records(path)
 
 
@@ -331,7 +365,7 @@ def test_any_history_of_notes_and_reopenings_is_that_of_a_few_sets(
     tmp_path_factory: pytest.TempPathFactory, acts: list[Act]
 ) -> None:
     path = tmp_path_factory.mktemp("history") / "records.sqlite"
-    model, records = Model(), Records(path)
+    model, records = Model(), Records.create(path)
     for what, number, variant in acts:
         request = f"{what} {number} {variant}".encode()
         if what == "reopen":

@@ -129,3 +129,16 @@ def test_the_digest_does_not_depend_on_the_signature() -> None:
 def test_what_is_no_roster_does_not_load(text: str) -> None:
     with pytest.raises(ConfigurationError):
         load_roster(text)
+
+
+def test_a_plan_is_about_the_same_part_of_every_roster_that_names_those_it_invites() -> None:
+    def of(*members: str) -> Roster:
+        keys = {name: f"{number:064x}" for number, name in enumerate(("a", "b", "c", "d"))}
+        chosen = tuple(Member(id=one, key=keys[one]) for one in members)
+        return Roster(federation="test", members=chosen, signature="")
+
+    invited = ("b", "c")
+    parts = [of(*members).among(invited) for members in ("abcd", "bcd", "bc")]
+    assert parts == [of("b", "c")] * 3
+    assert {part.digest for part in parts} == {of("b", "c").digest}
+    assert of("a", "b").among(invited).digest != of("b", "c").digest
