@@ -228,6 +228,12 @@ class Ledger:
         with self._use():
             return plan in self._account.plans
 
+    def attempts(self, plan: Digest) -> dict[tuple[str, int, int], bool]:
+        """Returns what an open plan has spent, and whether it was not refunded; no file is read."""
+        with self._use():
+            known = self._account.plans[plan]
+            return {one: one not in known.refunded for one in known.attempts}
+
     def entries(self) -> tuple[Recorded, ...]:
         """Returns all entries in order, each verified as it is read.
 

@@ -41,13 +41,10 @@ class Taking:
     """Every attempt that was paid, also by an earlier process; False once it was refunded."""
 
     def __post_init__(self) -> None:
-        self._paid = {}
-        for recorded in self.ledger.entries():
-            match recorded.entry:
-                case Spent(plan=self.digest) as spent:
-                    self._paid[Question(spent.question), spent.round, spent.attempt] = True
-                case Refunded(plan=self.digest) as back:
-                    self._paid[Question(back.question), back.round, back.attempt] = False
+        self._paid = {
+            (Question(question), round_, number): stands
+            for (question, round_, number), stands in self.ledger.attempts(self.digest).items()
+        }
 
     def leave_out_withdrawn(self) -> None:
         """Takes whoever has withdrawn by now out of the snapshot, between two attempts.

@@ -20,7 +20,7 @@ from federation.secure_aggregation.roster import Roster, load_roster, roster_tom
 from federation.transcript import Transcript
 from fedscore import files
 from fedscore.simulation import PLAN_FILE, RELEASE_FILE, ROSTER_FILE, TRANSCRIPT_FILE
-from server.past import Past, see
+from server.past import Past
 
 SCHEMA_FILE: Final = "schema.toml"
 
@@ -161,12 +161,18 @@ class Trainings:
             shutil.rmtree(training.directory)
 
     def seen_before(self, training: Training, names: tuple[str, ...]) -> dict[str, SeenHeader]:
-        """Returns the latest header of each of these institutions from earlier trainings."""
+        """Returns the latest header of each of these institutions from earlier trainings.
+
+        The latest training with one has it: an institution answers there only if its ledger holds
+        what it signed before. So no more are read than it takes to meet everybody, however many
+        there are.
+        """
         seen: dict[str, SeenHeader] = {}
-        for one in self.all():
+        for one in reversed(self.all()):
             if one.number < training.number:
-                for found in one.past().seen.values():
-                    see(seen, found)
+                seen = {**one.past().seen, **seen}
+            if seen.keys() >= set(names):
+                break
         return {name: seen[name] for name in names if name in seen}
 
     @contextmanager

@@ -1,6 +1,7 @@
 """What may be asked of a plan, in which order, how often, and what stays paid."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,22 @@ def test_what_was_not_paid_or_is_refunded_already_is_not_refunded(taking: Taking
     with pytest.raises(PrivacyError, match="refunded before"):
         taking.refund((STEP, 0, 0))
     assert entries(taking, Refunded) == [(STEP, 0, 0)]
+
+
+def test_a_restarted_process_knows_what_was_paid_and_refunded_without_reading_all_entries(
+    taking: Taking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger knows what is open: a new plan takes as long after a thousand others."""
+    pay(taking, (BINS, 0, 0))
+    taking.refund((BINS, 0, 0))
+    pay(taking, (BINS, 0, 1))
+    monkeypatch.delattr(Ledger, "entries")
+    again = replace(taking)
+    assert again.is_refunded((BINS, 0, 0))
+    assert not again.is_refunded((BINS, 0, 1))
+    with pytest.raises(ProtocolError, match="not after"):
+        pay(again, (BINS, 0, 1))
+    pay(again, (STEP, 0, 0))
 
 
 def test_more_than_the_reservation_is_never_paid(tmp_path: Path) -> None:
