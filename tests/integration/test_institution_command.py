@@ -266,7 +266,7 @@ def test_a_refusal_holds_though_the_policy_is_enough(nation, fedscore):
     assert fedscore("institution", "approve", CONFIG, "plan.toml")[0] == 0
 
 
-def test_no_decision_reaches_a_plan_that_was_entered(nation, fedscore):
+def test_a_refusal_reaches_a_plan_that_was_entered_and_an_approval_comes_too_late(nation, fedscore):
     plan = load_plan(Path("plan.toml").read_text())
     price = price_of(plan, small_schema())
     limits = load_daemon_configuration(Path(CONFIG)).policy.limits
@@ -278,9 +278,13 @@ def test_no_decision_reaches_a_plan_that_was_entered(nation, fedscore):
             split=plan.people.split.digest,
             limits=limits,
         )
-    code, _, err = fedscore("institution", "refuse", CONFIG, "plan.toml")
-    assert code == 78
-    assert "entered already" in err
+    code, _, err = fedscore("institution", "approve", CONFIG, "plan.toml")
+    assert code != 0
+    assert decision_of("plan.toml") is Decision.UNDECIDED
+    code, out, _ = fedscore("institution", "refuse", CONFIG, "plan.toml")
+    assert code == 0
+    assert "nothing more of it is answered" in out
+    assert decision_of("plan.toml") is Decision.REFUSED
     code, out, _ = fedscore("institution", "status", CONFIG, "--json")
     assert code == 0
     assert json.loads(out)["open_plans"] == [plan.digest]
