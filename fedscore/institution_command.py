@@ -264,7 +264,7 @@ def _decide(config: Path, plan: str, decision: "Decision") -> bool:
         is_entered = ledger.knows(plan)
     if is_entered and decision is Decision.APPROVED:
         raise ConfigurationError(
-            "This plan was entered already, and a plan is entered once: there is nothing to approve."
+            "This plan was entered already, and a plan is entered once: approving changes nothing."
         )
     Decisions(premises.decisions).note(Digest(plan), decision)
     return is_entered
