@@ -530,3 +530,22 @@ def test_trainings_are_numbered_and_never_used_twice(nation):
     with pytest.raises(files.ConfigurationError, match="holds another release"):
         third.keep_release(b"second")
     assert third.release() == b"first"
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_training_that_is_stopped_says_how_it_goes_on(nation, fedscore, monkeypatch, told):
+    from fedscore import coordinating
+
+    def stopped(office, _, training, **__):
+        if told:
+            with training.transcript() as transcript:
+                plan, roster = training.plan(), training.roster()
+                transcript.write(Planned(plan=plan_toml(plan), roster=roster_toml(roster)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(coordinating, "run_over_flower", stopped)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    start = ("coordinator", "start", "coordinator", "plan.toml", "--schema", "schema.toml")
+    _, _, err = fedscore(*start)
+    assert ("`fedscore coordinator resume coordinator` goes on" in err) is told
+    assert bool(list(Path("coordinator/trainings").iterdir())) is told
