@@ -195,8 +195,17 @@ def _run(
     from fedscore.tables import training_table
 
     plan = training.plan()
-    with watching(plan.name, plan.rounds) as watch:
-        trained = run_over_flower(
-            office, trainings, training, deadline_seconds=deadline, give_up=give_up, watch=watch
-        )
+    try:
+        with watching(plan.name, plan.rounds) as watch:
+            trained = run_over_flower(
+                office, trainings, training, deadline_seconds=deadline, give_up=give_up, watch=watch
+            )
+    except (KeyboardInterrupt, SystemExit):
+        if training.past().was_told:
+            typer.echo(
+                f"Training {training.number} is stopped, not ended: `fedscore coordinator resume "
+                f"{office.directory}` goes on with it.",
+                err=True,
+            )
+        raise
     show(trained, [training_table(trained)], json=json)

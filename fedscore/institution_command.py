@@ -114,8 +114,13 @@ def institution_refuse(config: _Configuration, plan: _Plan) -> None:
     from clients.decisions import Decision
 
     found = files.read_plan(plan)
-    _decide(config, found.digest, Decision.REFUSED)
+    is_entered = _decide(config, found.digest, Decision.REFUSED)
     typer.echo(f"Refused plan {found.name!r}, digest {found.digest}.")
+    if is_entered:
+        typer.echo(
+            "It was entered before: from now on nothing more of it is answered. What was answered "
+            "stays charged, the rest returns when the plan ends or expires."
+        )
 
 
 @institution_app.command("withdraw")
@@ -247,20 +252,19 @@ def _require_all(considered: "Consideration") -> None:
         raise PrivacyError(f"The policy refuses this plan: {'; '.join(broken)}.")
 
 
-def _decide(config: Path, plan: str, decision: "Decision") -> None:
-    """Notes a decision; a plan that was entered already is not reached by one any more."""
-    from clients.decisions import Decisions
+def _decide(config: Path, plan: str, decision: "Decision") -> bool:
+    """Notes a decision and returns whether the plan was entered before."""
+    from clients.decisions import Decision, Decisions
     from clients.ledger import Ledger
     from federation.canonical import Digest
-    from federation.privacy.ledger_entries import Reserved
     from fedscore.machine import system_clock
 
     _, premises = _opened(config)
     with Ledger.open_read_only(premises.ledger, system_clock) as ledger:
-        entries = ledger.entries()
-    if any(isinstance(one.entry, Reserved) and one.entry.plan == plan for one in entries):
+        is_entered = ledger.knows(plan)
+    if is_entered and decision is Decision.APPROVED:
         raise ConfigurationError(
-            "This plan was entered already, and a plan is entered once: no decision reaches it "
-            "any more. To leave it, stop the daemon."
+            "This plan was entered already, and a plan is entered once: approving changes nothing."
         )
     Decisions(premises.decisions).note(Digest(plan), decision)
+    return is_entered

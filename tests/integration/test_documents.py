@@ -78,11 +78,24 @@ def test_every_command_for_real_processes_exists_with_these_options():
     text = (CHECKOUT / "README.md").read_text()
     block = text.split("## Real processes")[1].split("```")[1]
     commands = [line for line in block.replace("\\\n", " ").splitlines() if line.strip()]
-    assert len(commands) == 8
+    assert len(commands) == 10
     for line in commands:
         _, noun, verb, *options = shlex.split(line, comments=True)
         group = get_command(app).commands[noun]
         group.commands[verb].make_context(verb, options)  # raises on an unknown or missing option
+
+
+def test_every_command_that_a_document_names_in_its_text_exists():
+    groups = {
+        name: set(one.commands)
+        for name, one in get_command(app).commands.items()
+        if hasattr(one, "commands")
+    }
+    for document in (*CHECKOUT.glob("*.md"), CHECKOUT / "deploy" / "README.md"):
+        prose = re.sub(r"(?ms)^```.*?^```$", "", document.read_text())
+        for noun, verbs in re.findall(r"`fedscore ([a-z]+) ([a-z|]+)", " ".join(prose.split())):
+            unknown = set(verbs.split("|")) - groups.get(noun, set())
+            assert not unknown, f"{document.name}: fedscore {noun} {verbs}"
 
 
 def make_key(path: Path) -> None:

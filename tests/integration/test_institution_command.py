@@ -266,7 +266,7 @@ def test_a_refusal_holds_though_the_policy_is_enough(nation, fedscore):
     assert fedscore("institution", "approve", CONFIG, "plan.toml")[0] == 0
 
 
-def test_no_decision_reaches_a_plan_that_was_entered(nation, fedscore):
+def test_a_refusal_reaches_a_plan_that_was_entered_and_an_approval_comes_too_late(nation, fedscore):
     plan = load_plan(Path("plan.toml").read_text())
     price = price_of(plan, small_schema())
     limits = load_daemon_configuration(Path(CONFIG)).policy.limits
@@ -278,9 +278,12 @@ def test_no_decision_reaches_a_plan_that_was_entered(nation, fedscore):
             split=plan.people.split.digest,
             limits=limits,
         )
-    code, _, err = fedscore("institution", "refuse", CONFIG, "plan.toml")
-    assert code == 78
-    assert "entered already" in err
+    assert fedscore("institution", "approve", CONFIG, "plan.toml")[0] != 0
+    assert decision_of("plan.toml") is Decision.UNDECIDED
+    code, out, _ = fedscore("institution", "refuse", CONFIG, "plan.toml")
+    assert code == 0
+    assert "nothing more of it is answered" in out
+    assert decision_of("plan.toml") is Decision.REFUSED
     code, out, _ = fedscore("institution", "status", CONFIG, "--json")
     assert code == 0
     assert json.loads(out)["open_plans"] == [plan.digest]
@@ -527,3 +530,22 @@ def test_trainings_are_numbered_and_never_used_twice(nation):
     with pytest.raises(files.ConfigurationError, match="holds another release"):
         third.keep_release(b"second")
     assert third.release() == b"first"
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_training_that_is_stopped_says_how_it_goes_on(nation, fedscore, monkeypatch, told):
+    from fedscore import coordinating
+
+    def stopped(office, _, training, **__):
+        if told:
+            with training.transcript() as transcript:
+                plan, roster = training.plan(), training.roster()
+                transcript.write(Planned(plan=plan_toml(plan), roster=roster_toml(roster)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(coordinating, "run_over_flower", stopped)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    start = ("coordinator", "start", "coordinator", "plan.toml", "--schema", "schema.toml")
+    _, _, err = fedscore(*start)
+    assert ("`fedscore coordinator resume coordinator` goes on" in err) is told
+    assert bool(list(Path("coordinator/trainings").iterdir())) is told
