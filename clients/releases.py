@@ -35,8 +35,8 @@ class Releases:
             ConfigurationError: the disk refuses.
         """
         with errors_of(self._directory):
-            kept = sorted(one for one in self._directory.glob("*.json") if one.stem.isdigit())
+            kept = [one for one in self._directory.glob("*.json") if one.stem.isdigit()]
             if any(one.read_bytes() == release for one in kept):
                 return
-            number = int(kept[-1].stem) + 1 if kept else 1
+            number = 1 + max((int(one.stem) for one in kept), default=0)
             replace_durably(self._directory / f"{number:04d}.json", release)
