@@ -34,12 +34,13 @@ check: $(READY)  ## Format, lint, types and architecture
 	$(BIN)/lint-imports
 
 test: check  ## All checks and all tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
 soak: $(READY)  ## Hours: plans for 20 minutes, 10,000 schedules of faults, long fuzzing
 	$(BIN)/python -m tests.soak --minutes 20
 	$(BIN)/python -m tests.chaos --schedules 10000
 	$(BIN)/python -m tests.chaos --processes 25
+	$(BIN)/python -m pytest -m soak
 	FEDSCORE_FUZZ=20 $(BIN)/python -m pytest -n 2 -k fuzz tests/adversarial
 
 bench: $(READY)  ## Make the figures of the README again

@@ -126,7 +126,7 @@ def report(short: Seen) -> Report:
     return report_of(short)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_plans_over_real_processes_leave_nothing_that_should_not_be(report: Report) -> None:
     assert report.problems == ()
     assert (report.plans, report.rounds) == (2, 2 * ROUNDS)
@@ -134,7 +134,7 @@ def test_two_plans_over_real_processes_leave_nothing_that_should_not_be(report: 
     assert len(report.exits) == len(report.memory) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_figures_of_a_soak_fit_each_other(short: Seen, report: Report) -> None:
     assert report.seconds >= sum(one.seconds for one in short.plans)
     assert 0 < report.first.accepted < report.first.plan
@@ -153,7 +153,7 @@ def test_the_figures_of_a_soak_fit_each_other(short: Seen, report: Report) -> No
         assert sum(look.sizes.values()) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_coordinator_that_fails_ends_the_soak_and_its_words_are_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
