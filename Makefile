@@ -34,7 +34,7 @@ check: $(READY)  ## Format, lint, types and architecture
 	$(BIN)/lint-imports
 
 test: check  ## All checks and all tests
-	$(BIN)/python -m pytest -n 3
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 soak: $(READY)  ## Hours: plans for 20 minutes, 10,000 schedules of faults, long fuzzing
 	$(BIN)/python -m tests.soak --minutes 20

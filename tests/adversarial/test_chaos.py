@@ -11,7 +11,7 @@ from tests.chaos.schedule import SHAPES, points, run
 
 KINDS = len(Kind)
 """A block has as many seeds as there are kinds of faults: each kind strikes in each block."""
-BLOCKS = 3
+BLOCKS = 2
 PARTS = 4  # of a block: one test each, of a few seconds
 SEEDS_TO_FIND = 40
 
