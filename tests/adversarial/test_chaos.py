@@ -25,7 +25,7 @@ def test_whatever_fails_no_promise_is_broken(part: int) -> None:
         assert not outcome.violations, f"python -m tests.chaos --seed {seed}: {outcome.violations}"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("name", MUTANTS)
 def test_the_observer_finds_each_mutant_within_a_stated_number_of_seeds(name: str) -> None:
     mutant = MUTANTS[name]

@@ -7,8 +7,8 @@ pytest.importorskip("flwr")
 from tests.chaos.processes import FAULTS, run
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["coordinator killed"])
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", ["daemon killed", "coordinator killed"])
 def test_real_processes_that_are_killed_keep_every_promise(kind: str) -> None:
     outcome, faults, ended = run(list(FAULTS).index(kind))
     assert kind in faults

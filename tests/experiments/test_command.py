@@ -52,7 +52,14 @@ def test_a_result_of_another_version_says_what_to_run(monkeypatch, tmp_path, cap
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Real processes: `make soak` runs it, and test_live.py has such a round.
+        pytest.param(name, marks=pytest.mark.soak if name == "live_rounds" else ())
+        for name in EXPERIMENTS
+    ],
+)
 def test_a_small_version_of_every_experiment_runs_without_any_data(
     name, monkeypatch, tmp_path, capsys
 ):
