@@ -16,7 +16,7 @@ from clients.ledger import Head
 from clients.records import ABORT, RELEASED, SET, UPLOAD, Records
 from clients.taking import Attempt, Taking
 from federation import canonical, door
-from federation.asking import OPEN_LABEL, Asking, asking, question_at
+from federation.asking import OPEN_LABEL, Asking, asking, question_at, terms_of
 from federation.errors import ConfigurationError, PrivacyError, ProtocolError
 from federation.messages import (
     Abort,
@@ -140,14 +140,7 @@ class Sessions:
         return Begun(session=request.session, announcement=self._announcing.announcement)
 
     def _terms(self, session: bytes) -> Terms:
-        participation = self.taking.plan.participation
-        return Terms(
-            session=session,
-            plan=self.taking.digest,
-            roster=self._roster.among(participation.invited),
-            threshold=participation.threshold,
-            quorum=participation.quorum,
-        )
+        return terms_of(self.taking.plan, self._roster, session)
 
     def join(self, request: Join) -> Joined:
         """Returns once we share a secret with each member.

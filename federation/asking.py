@@ -14,7 +14,8 @@ from federation.plan import Plan
 from federation.pricing import bins_sum, cells_of, evaluation_sum, step_sum
 from federation.query import BoundedSum, Question
 from federation.schema import Schema
-from federation.secure_aggregation.session import Group
+from federation.secure_aggregation.roster import Roster
+from federation.secure_aggregation.session import Group, Terms
 from federation.secure_aggregation.upload import context_of
 from federation.secure_aggregation.words import word_bits
 
@@ -37,6 +38,27 @@ class Asking:
     bits: int
     position: int
     context: bytes
+
+
+def terms_of(plan: Plan, roster: Roster, session: bytes) -> Terms:
+    """Returns what a session of a plan is for: the same for all who hold plan and roster.
+
+    Args:
+        plan: of the session.
+        roster: as it was pinned; only whom the plan invites counts.
+        session: 32 bytes, never used before.
+
+    Raises:
+        ProtocolError: the session has another length.
+    """
+    participation = plan.participation
+    return Terms(
+        session=session,
+        plan=plan.digest,
+        roster=roster.among(participation.invited),
+        threshold=participation.threshold,
+        quorum=participation.quorum,
+    )
 
 
 def asking(plan: Plan, schema: Schema, group: Group, message: Open) -> Asking:

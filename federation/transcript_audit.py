@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation import canonical
-from federation.asking import OPEN_LABEL, Asking, asking_of
+from federation.asking import OPEN_LABEL, Asking, asking_of, terms_of
 from federation.errors import ConfigurationError, FedscoreError, PrivacyError, ProtocolError
 from federation.grid import Role
 from federation.messages import model_digest
@@ -26,7 +26,7 @@ from federation.pricing import bins_sum, evaluation_sum, stddev_of_total
 from federation.query import UNITS_PER_ONE, BoundedSum, Question
 from federation.schema import Schema
 from federation.secure_aggregation.roster import Roster, load_roster
-from federation.secure_aggregation.session import Group, Terms
+from federation.secure_aggregation.session import Group
 from federation.secure_aggregation.survivors import (
     ABORT_LABEL,
     SET_LABEL,
@@ -178,13 +178,7 @@ class _Reading:
             self.blame(COORDINATOR, "a session that was begun before")
         self.sessions.add(line.session)
         try:
-            terms = Terms(
-                session=line.session,
-                plan=self.plan.digest,
-                roster=self.roster.among(self.plan.participation.invited),
-                threshold=self.plan.participation.threshold,
-                quorum=self.plan.participation.quorum,
-            )
+            terms = terms_of(self.plan, self.roster, line.session)
             self.group = Group.of(terms, line.announcements)
         except ProtocolError as error:
             self.blame(COORDINATOR, f"the session: {error}")

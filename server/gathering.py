@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from federation.asking import terms_of
 from federation.errors import ProtocolError
 from federation.messages import (
     Accept,
@@ -160,14 +161,7 @@ class Gathering:
 
     def _join(self) -> tuple[str, dict[str, Reply]]:
         """Begins a session with all who are ready; whoever does not join it is ready no more."""
-        participation = self._plan.participation
-        terms = Terms(
-            session=self._entropy(),
-            plan=self._digest,
-            roster=self._roster.among(participation.invited),
-            threshold=participation.threshold,
-            quorum=participation.quorum,
-        )
+        terms = terms_of(self._plan, self._roster, self._entropy())
         names = tuple(sorted(self._ready))
         replies = self._channel.exchange(Begin(plan=terms.plan, session=terms.session), names)
         announced = tuple(
@@ -179,7 +173,7 @@ class Gathering:
         announced = tuple(one for one in announced if keys.count(one.key) == 1)
         for name in self._ready - {one.institution for one in announced}:
             self._lose(name, replies.get(name))
-        if len(self._ready) < participation.quorum:
+        if len(self._ready) < terms.quorum:
             return "announced a key", replies
         group = Group.of(terms, announced)
         joining = Join(session=terms.session, announcements=announced)

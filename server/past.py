@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Self
 
-from federation.asking import asking_of
+from federation.asking import asking_of, terms_of
 from federation.errors import ConfigurationError
 from federation.messages import Coins, SeenHeader
 from federation.plan import Plan, load_plan
 from federation.query import BoundedSum, Question
 from federation.secure_aggregation.roster import load_roster
-from federation.secure_aggregation.session import Group, Terms
+from federation.secure_aggregation.session import Group
 from federation.transcript import Asked, Attempted, Ended, Joint, Planned, Transcript
 
 Place = tuple[Question, int, int]
@@ -57,18 +57,11 @@ class Past:
         if not isinstance(first, Planned):
             raise ConfigurationError("The transcript does not begin with a plan.")
         plan = load_plan(first.plan)
-        participation = plan.participation
-        roster = load_roster(first.roster).among(participation.invited)
+        roster = load_roster(first.roster)
         for line in others:
             match line:
                 case Joint():
-                    terms = Terms(
-                        session=line.session,
-                        plan=plan.digest,
-                        roster=roster,
-                        threshold=participation.threshold,
-                        quorum=participation.quorum,
-                    )
+                    terms = terms_of(plan, roster, line.session)
                     past.group = Group.of(terms, line.announcements)
                 case Asked():
                     past.cut = (line.question, line.round, line.attempt)
