@@ -259,6 +259,8 @@ def _plan(federation: Federation, terms: Terms) -> Plan:
     noise = noise_for(
         schema=federation.schema,
         participation=plan.participation,
+        mode=plan.mode,
+        model=plan.model,
         rounds=terms.rounds,
         epsilon=terms.epsilon,
         delta=DELTA,

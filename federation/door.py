@@ -83,7 +83,7 @@ class Layer:
     @property
     def length(self) -> int:
         """Cells of this part: a row's are signals[i] * inputs[j] in row-major order."""
-        return self.signals.shape[1] * self.inputs.shape[1]
+        return int(self.signals.shape[1] * self.inputs.shape[1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,7 @@ LONGEST_PLAN: Final = 2**20
 MOST_STEPS: Final = 1_000
 
 
-def _require(holds: bool, rule: str) -> None:  # noqa: FBT001
+def _require(holds: bool, rule: str) -> None:
     if not holds:
         raise ConfigurationError(f"Expected {rule}.")
 
@@ -115,7 +115,6 @@ class NetworkModel(_Tagged, frozen=True, kw_only=True, tag="network"):
     """A network over bins and numbers, trained by clipped gradients or updates.
 
     Attributes:
-        module: name of a module that every institution has installed; empty: layers as below.
         hidden: widths of the layers of the deep part, none for a purely additive score.
         activation: between them.
         clip: L2 norm that one person's gradient (of the loss, in log-odds) or, in institution mode,
@@ -125,7 +124,6 @@ class NetworkModel(_Tagged, frozen=True, kw_only=True, tag="network"):
         most_parameters: no round asks for a longer vector than this, 1 to 2^24.
     """
 
-    module: str
     hidden: tuple[int, ...]
     activation: Activation
     clip: float
@@ -138,7 +136,6 @@ class NetworkModel(_Tagged, frozen=True, kw_only=True, tag="network"):
             1 <= self.most_parameters <= LONGEST_SUM,
             f"model.most_parameters={self.most_parameters} in [1, 2^24]",
         )
-        _require(len(self.module) <= 100, "model.module of at most 100 characters")
         _require(
             len(self.hidden) <= 4 and all(1 <= width <= 512 for width in self.hidden),
             "model.hidden of at most 4 widths in [1, 512]",

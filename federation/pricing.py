@@ -197,6 +197,7 @@ class PlanPrice:
         trained_coordinator_alone: the same if no institution conspires with the coordinator.
         held_out_coordinator_alone: likewise.
         institution: epsilon of a whole institution in institution mode; None in the others.
+        promised_alone: what the plan promises against the coordinator alone must be no less.
         events: what is answered, by population, as the accountants see it.
     """
 
@@ -209,6 +210,7 @@ class PlanPrice:
     trained_coordinator_alone: Epsilon
     held_out_coordinator_alone: Epsilon
     institution: Epsilon | None
+    promised_alone: Epsilon
     events: dict[Population, tuple[Events, ...]]
 
     def epsilon_of(self, units: BudgetUnits, delta: Delta) -> Epsilon:
@@ -273,18 +275,20 @@ def price_of(plan: Plan, schema: Schema) -> PlanPrice:
         trained_coordinator_alone=stated(quorum, Population.TRAINED),
         held_out_coordinator_alone=stated(quorum, Population.HELD_OUT),
         institution=of_institution(honest) if is_by_institution else None,
+        promised_alone=max(
+            of_institution(quorum) if is_by_institution else stated(quorum, Population.TRAINED),
+            stated(quorum, Population.HELD_OUT),
+        ),
         events=found[honest],
     )
-    dearest = max(of_institution(honest) if is_by_institution else priced.trained, priced.held_out)
+    trained = priced.trained if priced.institution is None else priced.institution
+    dearest = max(trained, priced.held_out)
     if not dearest <= epsilon:
         raise PrivacyError(
             f"The noise of this plan gives epsilon {dearest:.6g} at delta {delta:g}, more than the "
             f"{epsilon:g} that it promises. Make the plan anew with `fedscore plan new`."
         )
-    alone = max(
-        of_institution(quorum) if is_by_institution else priced.trained_coordinator_alone,
-        priced.held_out_coordinator_alone,
-    )
+    alone = priced.promised_alone
     if not alone <= plan.privacy.epsilon_coordinator_alone:
         raise PrivacyError(
             f"The noise of this plan gives epsilon {alone:.6g} against the coordinator alone, more "
@@ -320,8 +324,8 @@ def _events(plan: Plan, course: Course, shares: int) -> dict[Population, tuple[E
 def _totals(plan: Plan, course: Course, shares: int) -> dict[Population, BudgetUnits]:
     events = _events(plan, course, shares)
     *before, _ = events[Population.TRAINED]
-    trained = sum(event.units() for event in before)
-    trained += course.training_units(plan.noise.step * shares)
+    training = course.training_units(plan.noise.step * shares)
+    trained = training + sum(event.units() for event in before)
     held_out = sum(event.units() for event in events[Population.HELD_OUT])
     return {
         Population.TRAINED: BudgetUnits(trained),

@@ -58,6 +58,10 @@ class Activation(StrEnum):
         """Returns the outputs of a layer with these sums, any shape."""
         return np.tanh(sums) if self is Activation.TANH else np.maximum(sums, 0.0)
 
+    def slope(self, outputs: Array) -> Array:
+        """Returns the derivative where a layer has these outputs, any shape."""
+        return 1.0 - outputs**2 if self is Activation.TANH else (outputs > 0).astype(np.float64)
+
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of a network but its parameters: public, and the same for everybody.
@@ -322,6 +326,33 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 x = self.shape.activation.of(x @ matrix[:, :-1].T + matrix[:, -1])
             found += x @ output[0]
         return found
+
+    def loss_gradient(self, x: Array, bad: Array) -> Array:
+        """Returns float64[parameters], the gradient of the summed logistic loss; no person clipped.
+
+        Args:
+            x: float64[rows, D].
+            bad: float64[rows], 1 = bad, 0 = good.
+        """
+        additive, *layers = (matrix.astype(np.float64) for matrix in self.matrices.values())
+        sums = x @ additive[0, :-1] + additive[0, -1]
+        outputs = [x]
+        hidden, output = layers[:-1], layers[-1:]
+        for matrix in hidden:
+            sum_of_layer = outputs[-1] @ matrix[:, :-1].T + matrix[:, -1]
+            outputs.append(self.shape.activation.of(sum_of_layer))
+        for matrix in output:
+            sums = sums + outputs[-1] @ matrix[0]
+        residual = 1 / (1 + np.exp(-np.clip(sums, -500, 500))) - bad
+        parts = [np.append(residual @ x, residual.sum())]
+        back = residual[:, np.newaxis]
+        later: list[Array] = [residual @ outputs[-1]] if output else []
+        weights = [*(matrix[:, :-1] for matrix in hidden), *output]
+        for number in reversed(range(len(hidden))):
+            back = (back @ weights[number + 1]) * self.shape.activation.slope(outputs[number + 1])
+            with_bias = np.column_stack((back.T @ outputs[number], back.sum(axis=0)))
+            later.insert(0, with_bias.ravel())
+        return np.concatenate([*parts, *later])
 
     def points(self, codes: NDArray[np.uint8], scale: ScoreScale) -> NDArray[np.int64]:
         """Returns int64[rows], whole points, higher is safer, within +-LARGEST_WEIGHT.

@@ -105,7 +105,7 @@ def write_report(demo: Demo, path: Path) -> Path:
         price=price_of(demo.plan, demo.schema),
         cost=cost_of(demo),
         features=features_of(release),
-        count_noise=stddev_of_total(demo.plan.noise.bins, release.institutions),
+        count_noise=stddev_of_total(demo.plan, Question.BINS, release.institutions),
         person=person_of(release),
         plots=plots,
         exp=math.exp,
