@@ -66,7 +66,27 @@ def evaluation_contribution(
         card: the card in points.
         scale: fixes the score bands.
     """
-    bands = np.searchsorted(band_edges(scale), card.scores(scored), side="right")
+    return points_contribution(card.scores(scored), protected, bad, person_starts, scale=scale)
+
+
+def points_contribution(
+    points: NDArray[np.int64],
+    protected: NDArray[np.uint8],
+    bad: NDArray[np.uint8],
+    person_starts: NDArray[np.int64] | None,
+    *,
+    scale: ScoreScale,
+) -> Contribution:
+    """Returns what rows with scores of any model bring to the question EVALUATION.
+
+    Args:
+        points: int64[rows], unclipped scores.
+        protected: uint8[features, rows], codes of the protected features.
+        bad: uint8[rows], 1 = bad.
+        person_starts: as in `Contribution`.
+        scale: fixes the score bands.
+    """
+    bands = np.searchsorted(band_edges(scale), points, side="right")
     within = bands.astype(np.uint32) * 2 + (bad & np.uint8(1))
     groups = tuple(of_feature.astype(np.uint32) * (2 * BANDS) + within for of_feature in protected)
     return Contribution(

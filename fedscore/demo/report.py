@@ -16,7 +16,7 @@ import numpy as np
 from federation.errors import ConfigurationError
 from federation.grid import NOT_HELD, FeatureGrid, Kind, code_of
 from federation.model.evaluation import Figure, Quality
-from federation.model.release import CardFeature, Release
+from federation.model.release import CardFeature, Release, require_scorecard
 from federation.model.scoring import Scorer
 from federation.plan import Plan
 from federation.pricing import price_of, stddev_of_total
@@ -94,7 +94,7 @@ def write_report(demo: Demo, path: Path) -> Path:
         "signed": _signed,
         "words": _words,
     }
-    release = demo.as_staged.release
+    release = require_scorecard(demo.as_staged.release)
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         plan=demo.plan,
         run=demo.as_staged,
