@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from clients.ledger import Head, Ledger
 from clients.dense import gradients, update
+from clients.ledger import Head, Ledger
 from clients.packed_people import step_contributions
 from clients.snapshot import Snapshot
 from clients.withdrawals import Withdrawals
@@ -12,8 +12,8 @@ from federation.canonical import Digest
 from federation.door import Brought
 from federation.errors import ProtocolError
 from federation.grid import Role
-from federation.model.evaluation import evaluation_contribution
 from federation.messages import Model
+from federation.model.evaluation import evaluation_contribution
 from federation.model.network import Network
 from federation.model.scorecard import AdditiveCard, count_contribution
 from federation.plan import Institution, NetworkModel, Plan

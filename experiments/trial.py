@@ -29,6 +29,7 @@ from experiments.plain import plain_sums
 from federation.canonical import public_key_of
 from federation.grid import Role
 from federation.model.exact_auc import auc_of
+from federation.model.release import require_scorecard
 from federation.model.scorecard import AdditiveCard
 from federation.plan import MOST_ROUNDS, Plan
 from federation.population import Split
@@ -200,7 +201,7 @@ def train(federation: Federation, terms: Terms, noise_seed: int) -> Trained:
             noise_entropy=entropy,
             plain=plain_sums(entropy),
         )
-    return Trained(card=done.release.card, seconds=done.seconds)
+    return Trained(card=require_scorecard(done.release).card, seconds=done.seconds)
 
 
 def train_alone(schema: Schema, table: Path, not_held: tuple[str, ...] = ()) -> AdditiveCard:

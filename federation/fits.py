@@ -30,12 +30,14 @@ class Fit:
 
     Attributes:
         plan: that is run.
-        counts: bins and noisy counts of the training; None where nobody was counted.
+        counts: the total of the question BINS in people; None where nobody was counted.
+        settings: bins and noisy counts that follow from it; None likewise.
         model: a card or a network in the making.
     """
 
     plan: Plan
-    counts: FitSettings | None
+    counts: Array | None
+    settings: FitSettings | None
     model: CardFit | NetworkFit
 
     @staticmethod
@@ -58,7 +60,8 @@ class Fit:
             )
         grids = tuple(grid for grid in schema.grids if grid.role is Role.SCORED)
         if counts is None:
-            return Fit(plan=plan, counts=None, model=_network_fit(plan, _public_start(plan, grids)))
+            public = _network_fit(plan, _public_start(plan, grids))
+            return Fit(plan=plan, counts=None, settings=None, model=public)
         card = CardFit.begin(
             grids=grids,
             counts=counts,
@@ -69,7 +72,7 @@ class Fit:
         model: CardFit | NetworkFit = card
         if isinstance(plan.model, NetworkModel):
             model = _network_fit(plan, _counted_start(plan, plan.model, grids, card.settings))
-        return Fit(plan=plan, counts=card.settings, model=model)
+        return Fit(plan=plan, counts=counts, settings=card.settings, model=model)
 
     def to_ask(self) -> Model:
         """Returns the model about which the next training question is asked."""
@@ -92,9 +95,32 @@ class Fit:
         plan = self.plan
         if not isinstance(plan.model, NetworkModel) or isinstance(plan.mode, Local):
             return 1 / answers
-        if isinstance(plan.mode, Institution) or self.counts is None:
+        if isinstance(plan.mode, Institution) or self.settings is None:
             return plan.model.clip / answers
-        return plan.model.clip / (plan.model.sampling_rate * self.counts.people)
+        return plan.model.clip / (plan.model.sampling_rate * self.settings.people)
+
+    @property
+    def people(self) -> float:
+        """Trained people: as counted, with noise; the plan's public figure where nobody was."""
+        trained = 1 - self.plan.people.held_out_fraction
+        return (
+            self.plan.people.national * trained if self.settings is None else self.settings.people
+        )
+
+    @property
+    def base_rate(self) -> float:
+        """The share of bad people: as counted, with noise; else as the plan's scale has it."""
+        return 1 / (1 + self.plan.scale.odds) if self.settings is None else self.settings.base_rate
+
+    def counts_or_even(self, schema: Schema) -> Array:
+        """Returns `counts`, or one good and one bad person in each cell where nobody was counted.
+
+        Args:
+            schema: of the plan.
+        """
+        if self.counts is not None:
+            return self.counts
+        return np.ones(sum(2 * len(one.labels) for one in schema.grids if one.role is Role.SCORED))
 
     def finished(self) -> Model:
         """Returns the trained model: a card in points, or a network."""

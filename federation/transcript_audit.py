@@ -25,7 +25,7 @@ from federation.asking import (
 from federation.errors import ConfigurationError, FedscoreError, PrivacyError, ProtocolError
 from federation.fits import Fit
 from federation.messages import Model, model_digest
-from federation.model.release import Release
+from federation.model.release import AnyRelease, Release
 from federation.plan import Plan, load_plan
 from federation.pricing import bins_sum, evaluation_sum
 from federation.query import BoundedSum, Question
@@ -88,7 +88,7 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
 
 
-def audit(content: bytes, schema: Schema | None, release: Release | None) -> Audit:
+def audit(content: bytes, schema: Schema | None, release: AnyRelease | None) -> Audit:
     """Returns what a transcript shows.
 
     Args:
@@ -345,7 +345,7 @@ class _Reading:
             return self.fit.to_ask()
         return self.fit.finished()
 
-    def end(self, line: Ended, before: list[bytes], release: Release | None) -> None:
+    def end(self, line: Ended, before: list[bytes], release: AnyRelease | None) -> None:
         if line.release:  # who gives up after a crash has no card to go on with that attempt
             self._require_told()
         self._holds(
@@ -365,5 +365,9 @@ class _Reading:
             return
         if release.digest != line.release or release.plan != self.plan.digest:
             self.blame(COORDINATOR, "the release is not the one that the transcript ends with")
-        elif self.fit is not None and release.card != self.fit.finished():
-            self.blame(COORDINATOR, "the released card does not follow from the totals")
+        elif self.fit is not None and _model_of(release) != self.fit.finished():
+            self.blame(COORDINATOR, "the released model does not follow from the totals")
+
+
+def _model_of(release: AnyRelease) -> Model:
+    return release.card if isinstance(release, Release) else release.network

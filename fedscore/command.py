@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 schema_app = typer.Typer(help="The public data contract.", **SETTINGS)
 plan_app = typer.Typer(help="What is asked, of whom, at what privacy.", **SETTINGS)
-release_app = typer.Typer(help="Released scorecards.", **SETTINGS)
+release_app = typer.Typer(help="Released scorecards and networks.", **SETTINGS)
 transcript_app = typer.Typer(help="What the coordinator wrote down.", **SETTINGS)
 bench_app = typer.Typer(help="How fast this machine is.", **SETTINGS)
 app.add_typer(schema_app, name="schema")
@@ -271,11 +271,11 @@ def score(
 
 @release_app.command("show")
 def releaseshow(release: Path, json: AsJson = False) -> None:
-    """Show a release: its promise, its quality and its card."""
-    from fedscore.tables import card_table, quality_table, statement_table
+    """Show a release: its promise, its quality and its model."""
+    from fedscore.tables import model_table, quality_table, statement_table
 
     found = files.read_release(release, "")
-    show(found, [statement_table(found), quality_table(found), card_table(found)], json=json)
+    show(found, [statement_table(found), quality_table(found), model_table(found)], json=json)
 
 
 @release_app.command("verify")

@@ -11,9 +11,8 @@ from scipy.stats import binom
 from federation.errors import ProtocolError
 from federation.model.evaluation import BANDS, band_edges, quality
 from federation.model.score_scale import ScoreScale
-from federation.plan import UNSIGNED, Plan
-from federation.pricing import price_of, stddev_of_total
-from federation.privacy.events import GaussianEvents
+from federation.plan import UNSIGNED, Institution, NetworkModel, Plan, ScorecardModel
+from federation.pricing import Events, price_of, stddev_of_total
 from federation.privacy.units import Population
 from federation.query import Question, sensitivity_squared
 from federation.schema import Schema
@@ -27,6 +26,10 @@ SILENT: Final = (0.001, 0.01, 0.05)
 HOPELESS_LOG_ODDS: Final = 3.0
 """An error of a weight above this (odds of 20 to 1) is more than any weight of a card can say.
 The noise of ten institutions on 16,875 people at epsilon 0.1 is just below, and cost 0.03 AUC."""
+
+
+HOPELESS_RATIO: Final = 2.0
+"""Below this ratio of signal to noise a round of updates moves a model mostly at random."""
 
 
 class Signature(StrEnum):
@@ -128,6 +131,8 @@ class PriceSheet(msgspec.Struct, frozen=True, kw_only=True):
         expected: the error to expect.
         chances: of getting to the end, at several rates of silence. If anybody drops out of an
             attempt, all others must stay to its end.
+        institution: epsilon of a whole institution; None unless the plan protects institutions.
+        signal_to_noise: see the function of that name; None likewise.
     """
 
     plan: str
@@ -141,6 +146,8 @@ class PriceSheet(msgspec.Struct, frozen=True, kw_only=True):
     slack_factor: float
     expected: ExpectedError
     chances: tuple[Chance, ...]
+    institution: float | None
+    signal_to_noise: float | None
 
 
 def price_sheet(plan: Plan, schema: Schema) -> PriceSheet:
@@ -154,17 +161,18 @@ def price_sheet(plan: Plan, schema: Schema) -> PriceSheet:
     quorum = plan.participation.quorum
     questions: list[QuestionPrice] = []
     populations: list[PopulationPrice] = []
+    before = (Question.BINS,) if plan.asks_bins else ()
     of_population = {
-        Population.TRAINED: (Question.BINS, Question.STEP),
-        Population.HELD_OUT: (Question.EVALUATION,),
+        Population.TRAINED: (*before, plan.training_question),
+        Population.HELD_OUT: (Question.EVALUATION,) if plan.evaluates else (),
     }
     for population, asked in of_population.items():
         events = price.events[population]
-        total = sum(event.units() for event in events)
+        total = price.price.of(population)
         if total == 0:
             continue
         questions += [
-            _question(question, event, plan.noise.of(question), quorum, total)
+            _question(plan, question, event, quorum, total)
             for question, event in zip(asked, events, strict=True)
         ]
         opinions = price.opinions(population)
@@ -194,15 +202,40 @@ def price_sheet(plan: Plan, schema: Schema) -> PriceSheet:
         slack_factor=math.sqrt(invited / quorum),
         expected=_expected(plan),
         chances=tuple(_chance(plan, silent) for silent in SILENT),
+        institution=price.institution,
+        signal_to_noise=signal_to_noise(plan),
     )
+
+
+def signal_to_noise(plan: Plan) -> float | None:
+    """Returns how long a round's total update can be against its noise; None in other modes.
+
+    At best every institution's update is as long as the clip norm and all point the same way; the
+    noise has the length sqrt(parameters) times its standard deviation.
+    """
+    if not isinstance(plan.mode, Institution) or not isinstance(plan.model, NetworkModel):
+        return None
+    answers = len(plan.participation.invited)
+    noise = stddev_of_total(plan, Question.UPDATE, answers) * math.sqrt(plan.model.most_parameters)
+    return answers / noise
 
 
 def warnings_of(plan: Plan) -> tuple[str, ...]:
     """Returns why a plan will be of no use, by the error to expect."""
+    ratio = signal_to_noise(plan)
+    if ratio is not None:
+        if ratio >= HOPELESS_RATIO:
+            return ()
+        return (
+            f"an update is at most {ratio:.2g} times as long as its noise: what is learnt will be "
+            "noise. More institutions, fewer rounds, fewer parameters or a larger epsilon would "
+            "help.",
+        )
     expected = _expected(plan)
     remedy = "More people, a larger epsilon or fewer institutions' slack would help."
     found = []
-    if expected.log_odds > HOPELESS_LOG_ODDS:
+    is_card = isinstance(plan.model, ScorecardModel)
+    if is_card and expected.log_odds > HOPELESS_LOG_ODDS:
         found.append(
             f"too few people for this epsilon: a weight's error is +-{expected.log_odds:.1f} "
             f"log-odds, the noise is larger than what a card can say. {remedy}"
@@ -225,16 +258,17 @@ def _signature(plan: Plan) -> Signature:
 
 
 def _question(
-    question: Question, event: GaussianEvents, share_variance: int, quorum: int, total: int
+    plan: Plan, question: Question, event: Events, quorum: int, total: int
 ) -> QuestionPrice:
+    units = event.units()
     return QuestionPrice(
         question=question,
         population=question.population,
         times=event.times,
-        columns=event.sensitivity_squared // sensitivity_squared(1),
-        noise_of_total=stddev_of_total(share_variance, quorum),
-        units_each=event.units_each(),
-        share_of_budget=event.units() / total,
+        columns=event.sensitivity_squared // sensitivity_squared(question, 1),
+        noise_of_total=stddev_of_total(plan, question, quorum),
+        units_each=units // max(event.times, 1),
+        share_of_budget=units / total,
     )
 
 
@@ -242,10 +276,10 @@ def _expected(plan: Plan) -> ExpectedError:
     answers = len(plan.participation.invited)
     trained = plan.people.national * (1 - plan.people.held_out_fraction)
     rate = NOMINAL_BAD_RATE
-    residual = stddev_of_total(plan.noise.step, answers) / math.sqrt(plan.rounds)
+    residual = stddev_of_total(plan, Question.STEP, answers) / math.sqrt(plan.rounds)
     log_odds = residual / (NOMINAL_BIN_SHARE * trained * rate * (1 - rate))
     return ExpectedError(
-        count=stddev_of_total(plan.noise.bins, answers),
+        count=stddev_of_total(plan, Question.BINS, answers),
         log_odds=log_odds,
         points=log_odds * plan.scale.factor,
         auc=_expected_auc(plan, answers),
@@ -291,7 +325,7 @@ def _expected_auc(plan: Plan, answers: int) -> float | None:
     )
     found = quality(
         histogram.astype(np.float64).reshape(-1),
-        stddev=stddev_of_total(plan.noise.evaluation, answers),
+        stddev=stddev_of_total(plan, Question.EVALUATION, answers),
         scale=scale,
     )
     return None if found is None else (found.auc.high - found.auc.low) / 2

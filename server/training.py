@@ -129,11 +129,9 @@ def run_training(
             watch(Progress(step="evaluation", number=1, of=1, answers=histogram.answers))
         release = release_json(
             make_release(
-                plan=plan,
                 schema=schema,
                 price=price,
-                counts=fit.counts,
-                model=model,
+                fit=fit,
                 histogram=None if histogram is None else histogram.values,
                 histogram_stddev=0.0 if histogram is None else histogram.stddev,
                 institutions=sums.fewest_answers,
