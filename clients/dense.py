@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.blocks import Block
+from clients.network_gradients import NetworkGradients
 from clients.snapshot import Snapshot
 from federation.door import Layer, Products
 from federation.grid import Role
-from federation.model.network import Network, inputs
+from federation.model.network import BLOCK_ROWS, Network, inputs
 from federation.plan import Institution, NetworkModel
 from federation.privacy.entropy import Keystream
 from federation.privacy.units import Population
@@ -38,21 +39,28 @@ def gradients(
         settings: clip norm and sampling rate of the plan.
         sample_key: 32 bytes; a person's coin is a word of its keystream.
     """
-    from clients.network_gradients import clipped_gradients  # noqa: PLC0415  loads torch
-
     scored = [i for i, grid in enumerate(schema.grids) if grid.role is Role.SCORED]
     coins = Keystream(sample_key)
+    shape = network.shape
+    at = NetworkGradients(
+        network.vector,
+        inputs=shape.inputs,
+        hidden=shape.hidden,
+        activation=shape.activation,
+        clip_norm=settings.clip,
+    )
     for block in snapshot.blocks(Population.TRAINED):
         rows, rows_of_person = _sampled(block, coins, settings.sampling_rate)
         codes, bad = block.codes[scored], block.bad
         if rows is not None:
             codes, bad = codes[:, rows], bad[rows]
-        yield Products(
-            layers=clipped_gradients(
-                network, codes, bad, clip=settings.clip, rows_of_person=rows_of_person
-            ),
-            rows_of_person=rows_of_person,
-        )
+        for start in range(0, bad.size, BLOCK_ROWS):
+            part = slice(start, start + BLOCK_ROWS)
+            of_part = None if rows_of_person is None else rows_of_person[part]
+            yield Products(
+                layers=at.of(inputs(shape, codes[:, part]), bad[part], of_part),
+                rows_of_person=of_part,
+            )
 
 
 def _sampled(

@@ -31,13 +31,21 @@ from federation.grid import Role
 from federation.model.exact_auc import auc_of
 from federation.model.release import require_scorecard
 from federation.model.scorecard import AdditiveCard
-from federation.plan import MOST_ROUNDS, Plan
+from federation.plan import (
+    MOST_ROUNDS,
+    Institution,
+    Joint,
+    Local,
+    NetworkModel,
+    Plan,
+    ScorecardModel,
+)
 from federation.population import Split
 from federation.pricing import noise_for
 from federation.privacy.units import Population
 from federation.schema import Schema
 from fedscore.machine import system_clock
-from fedscore.planning import BINS_SHARE, STANDARD_SCALE, new_plan
+from fedscore.planning import BINS_SHARE, JOINT, SCORECARD, STANDARD_SCALE, new_plan
 from fedscore.simulation import simulate
 
 DELTA: Final = 1e-6
@@ -60,6 +68,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         most_per_institution: public figure that no institution exceeds.
         spare_attempts: rounds that may be asked once more; their price is paid all the same.
         bins_share: the part of mu^2 that the noisy counts for bins get.
+        mode: who is protected, and by whose noise.
+        model: what is trained.
     """
 
     epsilon: float
@@ -68,6 +78,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     most_per_institution: int
     spare_attempts: int = 2
     bins_share: float = BINS_SHARE
+    mode: Joint | Local | Institution = JOINT
+    model: ScorecardModel | NetworkModel = SCORECARD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +259,8 @@ def _plan(federation: Federation, terms: Terms) -> Plan:
         quorum=len(names),
         colluders=1,
         spare_attempts=terms.spare_attempts,
+        mode=terms.mode,
+        model=terms.model,
         rounds=terms.rounds,
         people=terms.people,
         most_per_institution=terms.most_per_institution,
