@@ -19,6 +19,7 @@ mix people, such as BatchNorm.
 import math
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -62,7 +63,12 @@ def installed_network(name: str, *, inputs: int) -> nn.Module:
 
 
 class ModuleGradients:
-    """Clipped gradients of people's logistic loss at one module and one set of parameters."""
+    """Clipped gradients of people's logistic loss at one module and one set of parameters.
+
+    `ROWS_AT_ONCE` rows of a small network fit in memory easily; any number gives the same.
+    """
+
+    ROWS_AT_ONCE: ClassVar = 256
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from clients.network_gradients import NetworkGradients
 from federation.errors import ConfigurationError, PrivacyError
 from federation.model.network import Activation
 from federation.query import UNITS_PER_CLIP
-from tests.networks import flat, in_module_order, made, rows, total, vectors
+from tests.torch_networks import flat, in_module_order, made, rows, total, vectors
 
 INPUTS = 10
 

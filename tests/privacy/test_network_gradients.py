@@ -15,7 +15,7 @@ from clients.network_gradients import NetworkGradients
 from federation.errors import ConfigurationError, PrivacyError
 from federation.model.network import LARGEST_PARAMETER, WIDEST_LAYER, Activation
 from federation.query import UNITS_PER_CLIP
-from tests.networks import flat, made, matrices_of, rows, total, vectors
+from tests.torch_networks import flat, made, matrices_of, rows, total, vectors
 
 SHAPES = [
     (12, (16, 8), Activation.TANH),
