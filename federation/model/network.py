@@ -365,16 +365,18 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return np.rint(np.clip(unrounded, -LARGEST_WEIGHT, LARGEST_WEIGHT)).astype(np.int64)
 
 
-def start(shape: Shape, seed: bytes, intercept: float) -> Network:
+def start(shape: Shape, seed: bytes, intercept: float, evidence: Array | None = None) -> Network:
     """Returns the network that training starts from: everybody can compute it.
 
     Hidden matrices are uniform within +-sqrt(6 / (inputs + outputs)) (Glorot and Bengio 2010,
-    equation 16), the output a tenth of that; biases and the additive layer are 0.
+    equation 16), the output a tenth of that; biases are 0, and so is the additive layer but for
+    its evidence.
 
     Args:
         shape: of the network.
         seed: 32 public bytes.
         intercept: log-odds of bad of everybody, the bias of the additive layer.
+        evidence: float64[bins of all features], log-odds that the additive layer starts with.
 
     Raises:
         ConfigurationError: the intercept is not a number.
@@ -385,6 +387,8 @@ def start(shape: Shape, seed: bytes, intercept: float) -> Network:
         matrix = np.zeros((outputs, columns))
         if name == "additive":
             matrix[0, -1] = intercept
+            if evidence is not None:
+                matrix[0, : len(evidence)] = evidence
         else:
             weights = columns if name == "output" else columns - 1
             reach = math.sqrt(6 / (weights + outputs)) * (_SMALL_OUTPUT if name == "output" else 1)
