@@ -85,7 +85,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 raise ConfigurationError(
                     "A network's feature needs 1 to 250 cells, of which any number are ordered."
                 )
-            if set(cells) - {NO_BIN} != set(range(max(cells) + 1)):
+            if max(cells) >= len(cells) or set(cells) - {NO_BIN} != set(range(max(cells) + 1)):
                 raise ConfigurationError(
                     "Expected a network's bins of a feature to be numbered from 0, none empty."
                 )

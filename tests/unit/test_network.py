@@ -215,6 +215,7 @@ def test_a_start_without_hidden_layers_is_the_intercept_alone():
         {"bin_of_cell": ((0, -2), (0,)), "ordered_cells": (0, 0)},
         {"bin_of_cell": ((0,) * 251, (0,)), "ordered_cells": (0, 0)},
         {"bin_of_cell": ((), (0,)), "ordered_cells": (0, 0)},
+        {"bin_of_cell": ((0, 10**9), (0,)), "ordered_cells": (0, 0)},
         {"hidden": (1, 1, 1, 1, 1)},
         {"hidden": (0,)},
         {"hidden": (513,)},
