@@ -39,8 +39,8 @@ WIDEST_LAYER: Final = 512
 NO_BIN: Final = -1
 """The bin of a cell without evidence: it has no input."""
 
-BLOCK_ROWS: Final = 8_192
-"""Rows that are scored together: their inputs and layers stay in a core's cache, about."""
+BLOCK_ROWS: Final = 1_024
+"""Rows that are scored together: their inputs and layers stay in a core's cache."""
 
 _SMALL_OUTPUT: Final = 0.1  # the deep part starts near 0, and moves from the first step on
 

@@ -25,6 +25,7 @@ from federation.model.release import load_release, release_json, require_scoreca
 from federation.model.scoring import require_parity, scorer_of
 from tests.federations import KEY, OTHER_KEY, flat_card, signed_plan, small_schema
 from tests.networks import network_release, random_codes
+from tests.unit.test_scoring import SCHEMA as SHARING
 
 SCHEMA = small_schema()
 PLAN = signed_plan(SCHEMA)
@@ -234,6 +235,33 @@ def test_points_and_reasons_follow_the_rule(hidden: tuple[int, ...], activation:
             scorer.reason_texts(scores.reasons[row]),
         )
         assert found == slowly(release, codes[:, row])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_one_feature_gains_does_not_hide_what_another_of_the_same_reason_costs(seed: int):
+    release = network_release(signed_plan(SHARING), SHARING)
+    scorer = NetworkScorer(release)
+    assert len(scorer.reasons) < len(release.grids)
+    codes = random_codes(release.shape, 60, seed)
+    scores = scorer.score(codes)
+    for row in range(60):
+        assert scorer.reason_texts(scores.reasons[row]) == slowly(release, codes[:, row])[2]
+
+
+def test_losses_beyond_all_measure_are_reasons_in_the_order_of_the_schema():
+    release = released(hidden=(50,) * 4, activation=Activation.RELU)
+    steepest = [
+        NamedArray.of(one.name, np.full(one.shape, 0.0 if one.name == "mean_inputs" else 64.0))
+        for one in release.arrays
+    ]
+    release = msgspec.structs.replace(release, arrays=tuple(steepest))
+    scorer = NetworkScorer(release)
+    safest = [grid.ordered_cells - 1 if grid.ordered_cells else 0 for grid in release.grids]
+    codes = np.array(safest, np.uint8)[:, np.newaxis]
+    assert attributions(release.network, codes, release.mean_inputs).min() > 1e15
+    scores = scorer.score(codes)
+    assert scorer.reason_texts(scores.reasons[0]) == scorer.reasons[:4]
+    assert (scores.points[0], scores.shown[0]) == (-32768, release.scale.least)
 
 
 def test_a_feature_that_is_not_held_and_a_cell_without_evidence_are_never_a_reason():
