@@ -39,8 +39,8 @@ WIDEST_LAYER: Final = 512
 NO_BIN: Final = -1
 """The bin of a cell without evidence: it has no input."""
 
-BLOCK_ROWS: Final = 8_192
-"""Rows that are scored together: their inputs and layers stay in a core's cache, about."""
+BLOCK_ROWS: Final = 1_024
+"""Rows that are scored together: their inputs and layers stay in a core's cache."""
 
 _SMALL_OUTPUT: Final = 0.1  # the deep part starts near 0, and moves from the first step on
 
@@ -89,7 +89,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 raise ConfigurationError(
                     "A network's feature needs 1 to 250 cells, of which any number are ordered."
                 )
-            if set(cells) - {NO_BIN} != set(range(max(cells) + 1)):
+            if max(cells) >= len(cells) or set(cells) - {NO_BIN} != set(range(max(cells) + 1)):
                 raise ConfigurationError(
                     "Expected a network's bins of a feature to be numbered from 0, none empty."
                 )
