@@ -205,7 +205,7 @@ class NetworkGradients:
         """Returns the derivative of a hidden layer's outputs, in input units squared."""
         match self._activation:
             case Activation.TANH:
-                slope = activated * activated
+                slope: Array = activated * activated
                 np.subtract(_INPUT_UNITS**2, slope, out=slope)
                 return slope
             case Activation.RELU:
