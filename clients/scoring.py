@@ -18,6 +18,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from clients.columns import CheckedColumns, FeatureColumns, Holds, check_not_held
+from clients.correction import Correction
 from clients.person_keys import create_private
 from clients.table_file import TableFile
 from federation.errors import ConfigurationError
@@ -34,13 +35,20 @@ _FIELDS: Final = (
 )
 
 
-def score_table(release: Release, table: Path, out: Path, *, not_held: frozenset[str]) -> int:
+def score_table(
+    release: Release,
+    table: Path,
+    out: Path,
+    *,
+    not_held: frozenset[str],
+    correction: Correction | None = None,
+) -> int:
     """Scores every row of a table into a new file, in the order of the table.
 
     The file has the columns
 
         the person key  as in the table; `row`, counted from 1, where the table has none
-        points          int32, the exact sum of the card, unclipped
+        points          int32, the exact sum of the card, or of card and correction, unclipped
         score           int32, the same cut to the scale: what is shown
         bad_rate        float32, the probability of bad that `points` stands for
         reason_1 to _4  text, empty (null) where there are fewer
@@ -52,28 +60,34 @@ def score_table(release: Release, table: Path, out: Path, *, not_held: frozenset
         table: a .parquet or .csv file.
         out: a .parquet or .csv file that does not exist; it appears whole or not at all.
         not_held: features that this table does not have. They give no points and no reason.
+        correction: of this release, made at home; points and reasons are those of both together.
 
     Returns:
         How many rows were scored, at least one.
 
     Raises:
         ConfigurationError: this program does not score as the release says; `out` exists or cannot
-            be written; or `not_held` does not fit the schema.
+            be written; `not_held` does not fit the schema; or the correction is another release's.
         DataError: the table breaks its contract, or has no rows. Nothing is left on disk.
     """
     require_parity(release)
+    if correction is not None:
+        correction.require_for(release)
     check_not_held(release.schema, not_held)
     _require_new(out)
-    scored = _ScoredTable(release, table, not_held)
+    scorer = Scorer(release, None if correction is None else correction.card)
+    scored = _ScoredTable(release, scorer, table, not_held)
     return _write(out, scored.schema, scored.batches())
 
 
 class _ScoredTable:
     """One table, read once, as record batches of scores under `schema`."""
 
-    def __init__(self, release: Release, path: Path, not_held: frozenset[str]) -> None:
+    def __init__(
+        self, release: Release, scorer: Scorer, path: Path, not_held: frozenset[str]
+    ) -> None:
         self._scale = release.scale
-        self._scorer = Scorer(release)
+        self._scorer = scorer
         self._reasons = pa.array(self._scorer.reasons, pa.string())
         self._columns = CheckedColumns(TableFile(path), MappingProxyType({}))
         key = release.schema.person_key
