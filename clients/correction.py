@@ -154,7 +154,7 @@ def corrected(
             f"{outcomes[0]:,} good and {outcomes[1]:,} bad are trained on: fewer than "
             f"{LEAST_OUTCOMES} of either can correct nothing.",
         )
-    penalty = _chosen(*_choosing(reading, trained, people), size=reading.size)
+    penalty = _choosing(reading, trained, people).penalty(reading.size)
     if penalty is None:
         return (
             None,
@@ -232,44 +232,61 @@ class _Reading:
         )
 
 
-def _choosing(
-    reading: _Reading, trained: Callable[[], Iterable[Block]], people: int
-) -> tuple[Rows, NDArray[np.int64]]:
-    """Returns the rows that choose the penalty, and int64[rows], the fold of each.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Choosing:
+    """Rows that choose the penalty.
+
+    Attributes:
+        rows: of about MOST_CHOOSING people, or of all.
+        persons: int64[rows], whose each row is, from 0.
+        folds: int64[rows], the same for all rows of a person.
+    """
+
+    rows: Rows
+    persons: NDArray[np.int64]
+    folds: NDArray[np.int64]
+
+    def penalty(self, size: int) -> float | None:
+        """Returns the penalty that `corrected` describes; None if nothing is to be corrected."""
+        nothing = losses(self.rows, np.zeros(size))
+        starts = [np.zeros(size)] * FOLDS
+        gains: dict[float, Array] = {}
+        for penalty in reversed(PENALTIES):
+            told = np.zeros(self.folds.size)
+            for fold in range(FOLDS):
+                out = self.folds == fold
+                starts[fold] = _fitted_to(self.rows.where(~out), penalty, starts[fold])
+                told[out] = losses(self.rows.where(out), starts[fold])
+            gains[penalty] = np.bincount(self.persons, nothing - told).astype(np.float64)
+        best = max(gains.values(), key=np.sum)
+        if not _is_clear(best):
+            return None
+        return max(one for one, gain in gains.items() if not _is_clear(best - gain))
+
+
+def _choosing(reading: _Reading, trained: Callable[[], Iterable[Block]], people: int) -> _Choosing:
+    """Returns who chooses the penalty, and in which fold.
 
     Both by a hash of a person's place among the trained people: no two runs differ.
     """
-    parts, folds, before = [], [], 0
+    parts, places, before = [], [], 0
     for block in trained():
-        hashes = _hashes(before + _person_of_row(block))
+        of_block = before + _person_of_row(block)
         before += _people_in(block)
-        enters = (hashes >> np.uint64(32)) * np.uint64(people) < np.uint64(MOST_CHOOSING << 32)
+        lots = _hashes(of_block) >> np.uint64(32)
+        enters = lots * np.uint64(people) < np.uint64(MOST_CHOOSING << 32)
         parts.append(reading.rows(block).where(enters))
-        folds.append((hashes[enters] & np.uint64(0xFFFFFFFF)) % np.uint64(FOLDS))
-    rows = Rows(
-        coefficients=np.concatenate([part.coefficients for part in parts], axis=1),
-        given=np.concatenate([part.given for part in parts]),
-        bad=np.concatenate([part.bad for part in parts]),
+        places.append(of_block[enters])
+    found, persons = np.unique(np.concatenate(places), return_inverse=True)
+    return _Choosing(
+        rows=Rows(
+            coefficients=np.concatenate([part.coefficients for part in parts], axis=1),
+            given=np.concatenate([part.given for part in parts]),
+            bad=np.concatenate([part.bad for part in parts]),
+        ),
+        persons=persons,
+        folds=(_hashes(found) % np.uint64(FOLDS)).astype(np.int64)[persons],
     )
-    return rows, np.concatenate(folds).astype(np.int64)
-
-
-def _chosen(rows: Rows, folds: NDArray[np.int64], *, size: int) -> float | None:
-    """Returns the penalty that `corrected` describes; None if nothing is to be corrected."""
-    nothing = losses(rows, np.zeros(size))
-    starts = [np.zeros(size)] * FOLDS
-    gains = {}
-    for penalty in reversed(PENALTIES):
-        gain = np.zeros(folds.size)
-        for fold in range(FOLDS):
-            out = folds == fold
-            starts[fold] = _fitted_to(rows.where(~out), penalty, starts[fold])
-            gain[out] = nothing[out] - losses(rows.where(out), starts[fold])
-        gains[penalty] = gain
-    best = max(gains.values(), key=np.sum)
-    if not _is_clear(best):
-        return None
-    return max(one for one, gain in gains.items() if not _is_clear(best - gain))
 
 
 def _fitted_to(rows: Rows, penalty: float, start: Array) -> Array:
@@ -277,7 +294,7 @@ def _fitted_to(rows: Rows, penalty: float, start: Array) -> Array:
 
 
 def _is_clear(gains: Array) -> bool:
-    """Returns whether a sum of gains is above its standard error."""
+    """Returns whether the sum of the gains of persons is above its standard error."""
     return bool(gains.sum() > gains.std() * np.sqrt(gains.size))
 
 

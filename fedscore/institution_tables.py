@@ -69,7 +69,7 @@ def home_report_tables(found: HomeReport) -> list[Table]:
         caption="Private to this institution: exact figures of its own people, without noise. "
         "Do not pass them on." + "".join(f"\n{remark}" for remark in found.remarks),
     )
-    for heading in ("Card", "AUC", "Brier score", "Bad people, observed : expected"):
+    for heading in ("Card", "AUC", "Brier score", "Observed : expected bad"):
         cards.add_column(heading, justify="left" if heading == "Card" else "right")
     of_cards = (
         ("national", found.national),
@@ -78,8 +78,8 @@ def home_report_tables(found: HomeReport) -> list[Table]:
     )
     for name, card in of_cards:
         cards.add_row(name, _said(card.auc), _said(card.brier), _said(card.calibration_ratio))
-    cards.add_row("national less trained at home", _said(found.gain), "", "")
-    cards.add_row("local gain: corrected less national", _said(found.local_gain), "", "")
+    cards.add_row("the national one gains", _said(found.gain), "", "")
+    cards.add_row("local gain", _said(found.local_gain), "", "")
     cards.add_section()
     cards.add_row(f"{found.trained:,} people trained on, {found.held_out:,} held out", "", "", "")
     tables = [cards]
