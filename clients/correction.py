@@ -35,8 +35,9 @@ FORMAT: Final = 1
 LEVEL_PENALTY: Final = 4.0
 """The level of an institution differs from the country's by half a unit of log-odds, or so."""
 
-PENALTIES: Final = (4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0)
-"""Changes are expected to be about 1 / sqrt(penalty) in log-odds: 0.5 down to 0.016."""
+PENALTIES: Final = (16.0, 64.0, 256.0, 1024.0, 4096.0)
+"""Changes are expected to be about 1 / sqrt(penalty) in log-odds: 0.25 down to 0.016. Larger ones
+are learnt all the same where there are many people."""
 
 LEAST_OUTCOMES: Final = 10
 """Fewer good or fewer bad people than this correct nothing."""
