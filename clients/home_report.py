@@ -194,7 +194,7 @@ def home_report(
     try:
         scores = scored_at_home(schema, snapshot, release)
         correction = correction_at_home(schema, snapshot, release)
-        corrected = scores.national + _scores(schema, snapshot, correction.card)
+        corrected = scores.national + _scores(schema, snapshot, correction.card.scores)
         comparable = min(scores.bad.sum(), (~scores.bad).sum()) >= LEAST_OUTCOMES
         report = HomeReport(
             institution=configuration.id,
