@@ -19,7 +19,8 @@ removing one person would change the vectors of others. Here nothing depends on 
   logistic function), single IEEE operations (multiply, divide, square root), truncation toward
   zero. No library's tanh or exp sees a row.
 
-Hence the same row gives the same bits alone, in a block of any size and order, on any machine.
+Hence the same row gives the same bits alone and in a block of any size and order, and on every
+machine whose numpy makes the same two tables.
 """
 
 import itertools
@@ -103,8 +104,7 @@ class NetworkGradients:
         below = [self._weights[0][1:], *self._weights[1:-1]] if hidden else []
         self._ways_up = [self._way_up(one) for one in below]
         self._ways_down = [
-            one[:, :width] / _INPUT_UNITS**2
-            for one, width in zip(self._weights[1:], hidden, strict=True)
+            _without_bias(one, width) for one, width in zip(self._weights[1:], hidden, strict=True)
         ]
 
     def of(
@@ -133,21 +133,26 @@ class NetworkGradients:
         places = (score + (_TABLE_REACH * _INPUT_UNITS + 0.5)).astype(np.int64)
         residual = _LOGISTIC.take(places, mode="clip") - (bad & 1) * _SIGNAL_UNITS
         residual[~usable] = 0.0
-        signals = self._backward(inputs, residual)
+        layers = [
+            Layer(signals=signals[:, :outputs], inputs=of_layer[:, :columns])
+            for (outputs, columns), signals, of_layer in zip(
+                (one.shape for one in self._weights),
+                self._backward(inputs, residual),
+                inputs,
+                strict=True,
+            )
+        ]
         squared = np.full(len(x), 1.0)  # of 2^48; a zero vector would divide by zero
-        for signal, of_layer in zip(signals, inputs, strict=True):
-            squared += _squares(signal) * _squares(of_layer)
+        for layer in layers:
+            squared += _squares(layer.signals) * _squares(layer.inputs)
         factor = np.minimum(1.0 / self._clip_norm, _SIGNAL_UNITS * _INPUT_UNITS / np.sqrt(squared))
         factor *= _MARGIN
         if rows_of_person is not None:
             factor /= rows_of_person
-        for signal in signals:
-            np.multiply(signal, factor[:, np.newaxis], out=signal)
-            np.trunc(signal, out=signal)
-        return tuple(
-            Layer(signals=signal, inputs=of_layer)
-            for signal, of_layer in zip(signals, inputs, strict=True)
-        )
+        for layer in layers:
+            np.multiply(layer.signals, factor[:, np.newaxis], out=layer.signals)
+            np.trunc(layer.signals, out=layer.signals)
+        return tuple(layers)
 
     def _way_up(self, weights: Array) -> Array:
         """Returns a hidden layer's matrix, readied: its sums are places in a table, or plain sums.
@@ -176,20 +181,20 @@ class NetworkGradients:
         for ready in self._ways_up:
             inputs.append(self._activated(inputs[-1] @ ready))
         if self._hidden:
-            inputs[-1] = inputs[-1][:, :-1]  # the output has no bias
-            score += inputs[-1] @ self._weights[-1][0]
+            score += inputs[-1][:, :-1] @ self._weights[-1][0]  # the output has no bias
         return inputs, score
 
     def _backward(self, inputs: list[Array], residual: Array) -> list[Array]:
         """Returns the signals of each layer, in signal units."""
         signals = [residual[:, np.newaxis]]
         for ready, of_layer in zip(self._ways_down[::-1], inputs[:0:-1], strict=True):
-            signal = signals[0] * ready[0] if len(ready) == 1 else signals[0] @ ready
-            signal *= self._slope(of_layer[:, : ready.shape[1]])
+            above = signals[0][:, : len(ready)]  # the last, which the bias had, is zero
+            signal = above * ready[0] if len(ready) == 1 else above @ ready
+            signal *= self._slope(of_layer)
             np.trunc(signal, out=signal)
             signals.insert(0, np.clip(signal, -_LARGEST_SIGNAL, _LARGEST_SIGNAL, out=signal))
         if self._hidden:
-            signals[0] = np.column_stack([residual, signals[0]])
+            signals[0] = np.column_stack([residual, signals[0][:, : self._hidden[0]]])
         return signals
 
     def _activated(self, sums: Array) -> Array:
@@ -219,6 +224,13 @@ def _matrices(inputs: int, hidden: tuple[int, ...]) -> list[tuple[int, int]]:
         return [(1, inputs + 1)]
     between = [(width, below + 1) for below, width in itertools.pairwise(hidden)]
     return [(1 + hidden[0], inputs + 1), *between, (1, hidden[-1])]
+
+
+def _without_bias(weights: Array, width: int) -> Array:
+    """Returns a layer's matrix with zeros for the bias, readied: its sums want a slope."""
+    ready = np.zeros((len(weights), width + 1))
+    ready[:, :-1] = weights[:, :width] / _INPUT_UNITS**2
+    return ready
 
 
 def _squares(vectors: Array) -> Array:
