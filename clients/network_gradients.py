@@ -128,31 +128,25 @@ class NetworkGradients:
             bad: uint8[rows], the outcome; only the lowest bit is read.
             rows_of_person: float64[rows], R, each >= 1; None if every row is a person.
         """
-        usable: NDArray[np.bool_] = np.all(np.isfinite(x), axis=1)
+        finite = np.isfinite(x).astype(np.float32) @ np.ones(x.shape[1], np.float32)
+        usable = finite == x.shape[1]
         inputs, score = self._forward(x, usable)
         places = (score + (_TABLE_REACH * _INPUT_UNITS + 0.5)).astype(np.int64)
         residual = _LOGISTIC.take(places, mode="clip") - (bad & 1) * _SIGNAL_UNITS
         residual[~usable] = 0.0
-        layers = [
-            Layer(signals=signals[:, :outputs], inputs=of_layer[:, :columns])
-            for (outputs, columns), signals, of_layer in zip(
-                (one.shape for one in self._weights),
-                self._backward(inputs, residual),
-                inputs,
-                strict=True,
-            )
-        ]
+        signals = self._backward(inputs, residual)
+        inputs[-1] = inputs[-1][:, : self._weights[-1].shape[1]]  # the output has no bias
         squared = np.full(len(x), 1.0)  # of 2^48; a zero vector would divide by zero
-        for layer in layers:
-            squared += _squares(layer.signals) * _squares(layer.inputs)
+        for signal, of_layer in zip(signals, inputs, strict=True):
+            squared += _squares(signal) * _squares(of_layer)
         factor = np.minimum(1.0 / self._clip_norm, _SIGNAL_UNITS * _INPUT_UNITS / np.sqrt(squared))
         factor *= _MARGIN
         if rows_of_person is not None:
             factor /= rows_of_person
-        for layer in layers:
-            np.multiply(layer.signals, factor[:, np.newaxis], out=layer.signals)
-            np.trunc(layer.signals, out=layer.signals)
-        return tuple(layers)
+        return tuple(
+            Layer(signals=_cut(signal[:, : len(weights)], factor), inputs=of_layer)
+            for weights, signal, of_layer in zip(self._weights, signals, inputs, strict=True)
+        )
 
     def _way_up(self, weights: Array) -> Array:
         """Returns a hidden layer's matrix, readied: its sums are places in a table, or plain sums.
@@ -181,18 +175,22 @@ class NetworkGradients:
         for ready in self._ways_up:
             inputs.append(self._activated(inputs[-1] @ ready))
         if self._hidden:
-            score += inputs[-1][:, :-1] @ self._weights[-1][0]  # the output has no bias
+            score += inputs[-1][:, :-1] @ self._weights[-1][0]
         return inputs, score
 
     def _backward(self, inputs: list[Array], residual: Array) -> list[Array]:
         """Returns the signals of each layer, in signal units."""
-        signals = [residual[:, np.newaxis]]
+        signals, largest = [residual[:, np.newaxis]], _SIGNAL_UNITS
         for ready, of_layer in zip(self._ways_down[::-1], inputs[:0:-1], strict=True):
             above = signals[0][:, : len(ready)]  # the last, which the bias had, is zero
             signal = above * ready[0] if len(ready) == 1 else above @ ready
             signal *= self._slope(of_layer)
             np.trunc(signal, out=signal)
-            signals.insert(0, np.clip(signal, -_LARGEST_SIGNAL, _LARGEST_SIGNAL, out=signal))
+            largest *= np.abs(ready).sum(axis=0).max() * _INPUT_UNITS**2
+            if largest > _LARGEST_SIGNAL:  # no row can tell: it is so by the model alone
+                np.clip(signal, -_LARGEST_SIGNAL, _LARGEST_SIGNAL, out=signal)
+                largest = _LARGEST_SIGNAL
+            signals.insert(0, signal)
         if self._hidden:
             signals[0] = np.column_stack([residual, signals[0][:, : self._hidden[0]]])
         return signals
@@ -215,7 +213,7 @@ class NetworkGradients:
                 return slope
             case Activation.RELU:
                 inside = (activated > 0.0) & (activated < LARGEST_ACTIVATION * _INPUT_UNITS)
-                return inside * _INPUT_UNITS**2
+                return np.where(inside, _INPUT_UNITS**2, 0.0)
 
 
 def _matrices(inputs: int, hidden: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -233,9 +231,15 @@ def _without_bias(weights: Array, width: int) -> Array:
     return ready
 
 
+def _cut(signal: Array, factor: Array) -> Array:
+    """Returns rows times their factors, toward zero."""
+    found = signal * factor[:, np.newaxis]
+    return np.trunc(found, out=found)
+
+
 def _squares(vectors: Array) -> Array:
     """Returns each row's squared length: sums of whole numbers below 2^53, so exact."""
-    found: Array = np.einsum("ij,ij->i", vectors, vectors)
+    found: Array = np.vecdot(vectors, vectors)
     return found
 
 
