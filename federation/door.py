@@ -210,7 +210,7 @@ def clip(block: Contribution, query: BoundedSum) -> Clipped:
 
 
 def clip_products(block: Products, query: BoundedSum) -> ClippedProducts:
-    """Returns the block with every vector that is too long, or not of whole numbers, made zero.
+    """Returns the block cut to whole numbers toward zero, vectors that are too long made zero.
 
     Exact: the squared length of a vector within the bound is a whole number below 2^53, and so is
     every number on the way to it; what is rounded is far beyond the bound.
@@ -233,17 +233,18 @@ def clip_products(block: Products, query: BoundedSum) -> ClippedProducts:
     rows_of_person = np.ones(rows) if block.rows_of_person is None else block.rows_of_person
     if rows_of_person.shape != (rows,) or not (rows_of_person >= 1).all():
         raise PrivacyError("A block does not say how many rows each row's person has.")
+    layers = tuple(
+        Layer(signals=np.trunc(layer.signals), inputs=np.trunc(layer.inputs))
+        for layer in block.layers
+    )
     with np.errstate(invalid="ignore", over="ignore"):
         squared = np.zeros(rows)
-        whole = np.ones(rows, dtype=np.bool_)
-        for layer in block.layers:
-            signals = np.einsum("ij,ij->i", layer.signals, layer.signals)
-            squared += signals * np.einsum("ij,ij->i", layer.inputs, layer.inputs)
-            for part in (layer.signals, layer.inputs):
-                whole &= (part == np.rint(part)).all(axis=1)
-        fits = whole & (squared * rows_of_person**2 <= float(UNITS_PER_CLIP**2))
+        for layer in layers:
+            signals = np.vecdot(layer.signals, layer.signals)
+            squared += signals * np.vecdot(layer.inputs, layer.inputs)
+        fits = squared * rows_of_person**2 <= float(UNITS_PER_CLIP**2)
     if fits.all():
-        return ClippedProducts(layers=block.layers)
+        return ClippedProducts(layers=layers)
     keeps = fits[:, np.newaxis]
     return ClippedProducts(
         layers=tuple(
@@ -251,7 +252,7 @@ def clip_products(block: Products, query: BoundedSum) -> ClippedProducts:
                 signals=np.where(keeps, layer.signals, 0.0),
                 inputs=np.where(keeps, layer.inputs, 0.0),
             )
-            for layer in block.layers
+            for layer in layers
         )
     )
 
