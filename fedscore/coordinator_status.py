@@ -72,7 +72,8 @@ def status_of(office: Office) -> Status:
 
 def _run(training: Training) -> Run:
     plan, past, release = training.plan(), training.past(), training.release()
-    opened = {(line.question, line.round) for line in past.told.values() if line.total}
+    lines = (*past.told.values(), *past.answers.values())
+    opened = {(line.question, line.round) for line in lines if line.total}
     if not past.has_ended:
         state = "under way"
     else:
@@ -82,7 +83,7 @@ def _run(training: Training) -> Run:
         plan=plan.name,
         rounds=sum(question is Question.STEP for question, _ in opened),
         of=plan.rounds,
-        attempts=len(past.told),
+        attempts=len(lines),
         state=state,
         release=load_release(release).digest if release else "",
     )
