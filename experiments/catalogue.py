@@ -2,13 +2,14 @@
 
 from typing import Any, Final
 
-from experiments import live_report, mask_report, plots, tables
+from experiments import gradient_steps, live_report, mask_report, plots, tables
 from experiments.bank_results import Banks
 from experiments.banks import run_banks
 from experiments.comparison import Comparison, run_comparison
 from experiments.confirmation import Confirmation, run_confirmation
 from experiments.datasets import GMSC, TAIWAN
 from experiments.experiment import Experiment
+from experiments.gradient_steps import GradientSteps, run_gradient_steps
 from experiments.live_rounds import LiveRounds, run_live_rounds
 from experiments.masks import MaskCosts, run_masks
 from experiments.rounds import Rounds, run_rounds
@@ -123,6 +124,17 @@ LIVE_ROUNDS: Final = Experiment(
     plot=live_report.plot,
 )
 
+GRADIENT_STEPS: Final = Experiment(
+    name="gradient_steps",
+    question="What does a step of training a network cost, beside one without privacy?",
+    minutes=2,
+    kind=GradientSteps,
+    run=run_gradient_steps,
+    answer=gradient_steps.answer,
+    tables={"gradient_steps": gradient_steps.table},
+    plot=gradient_steps.plot,
+)
+
 # Experiments differ in the type of their result, which their own functions agree on.
 EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
     one.name: one
@@ -136,6 +148,7 @@ EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
         SOURCES,
         MASKS,
         LIVE_ROUNDS,
+        GRADIENT_STEPS,
     )
 }
 

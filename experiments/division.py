@@ -20,8 +20,9 @@ from scipy import stats
 from sklearn.model_selection import train_test_split
 
 from experiments.cache import digest_of_files
-from experiments.datasets import GMSC, TAIWAN, Dataset, locate
+from experiments.datasets import GMSC, SBA, TAIWAN, Dataset, locate
 from experiments.experiment import Setting
+from experiments.loans import features_of
 from experiments.trial import (
     Federation,
     People,
@@ -32,7 +33,7 @@ from experiments.trial import (
     people_of,
     train,
 )
-from federation.schema import Schema, load_schema
+from federation.schema import ROW_AS_KEY, Schema, load_schema
 from fedscore.planning import BINS_SHARE
 
 EPSILONS: Final[tuple[float, ...]] = (0.1, 0.5, 1.0, 4.0)
@@ -102,11 +103,21 @@ def schema_of(dataset: Dataset) -> Schema:
     return load_schema((SCHEMAS / f"{name}.toml").read_text())
 
 
+def _rows_of(dataset: Dataset) -> pa.Table:
+    """Returns all rows; of the SBA's loans those at their natural rate of bad ones."""
+    rows = pq.read_table(locate(dataset))
+    if dataset is not SBA:
+        return rows
+    return features_of(rows.filter(rows.column("natural_rate_subset")))
+
+
 @contextmanager
-def divided(dataset: Dataset, split: int) -> Iterator[Divided]:
+def divided(
+    dataset: Dataset, split: int, institutions: tuple[str, ...] = INSTITUTIONS
+) -> Iterator[Divided]:
     """Yields a data set, split and dealt; its files are gone afterwards."""
     schema = schema_of(dataset)
-    rows = pq.read_table(locate(dataset))
+    rows = _rows_of(dataset)
     outcome = rows.column(dataset.outcome).to_numpy()
     chosen, others = train_test_split(
         np.arange(len(outcome)), test_size=TEST_SHARE, stratify=outcome, random_state=split
@@ -117,8 +128,11 @@ def divided(dataset: Dataset, split: int) -> Iterator[Divided]:
         everyone, test = directory / "everyone.parquet", directory / "test.parquet"
         pq.write_table(train_rows, everyone)
         pq.write_table(test_rows, test)
-        keys = train_rows.column(schema.person_key).to_numpy()
-        deal(train_rows, owners_by_hash(keys, len(INSTITUTIONS)), INSTITUTIONS, directory)
+        if schema.person_key == ROW_AS_KEY:
+            keys = np.arange(train_rows.num_rows)
+        else:
+            keys = train_rows.column(schema.person_key).to_numpy()
+        deal(train_rows, owners_by_hash(keys, len(institutions)), institutions, directory)
         yield Divided(
             dataset=dataset,
             schema=schema,
@@ -128,7 +142,7 @@ def divided(dataset: Dataset, split: int) -> Iterator[Divided]:
             everyone=everyone,
             federation=Federation(
                 schema=schema,
-                tables={name: directory / f"{name}.parquet" for name in INSTITUTIONS},
+                tables={name: directory / f"{name}.parquet" for name in institutions},
             ),
             people=people_of(schema, test),
             digest=digest_of_files((everyone, test)),

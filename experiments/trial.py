@@ -29,7 +29,7 @@ from experiments.plain import plain_sums
 from federation.canonical import public_key_of
 from federation.grid import Role
 from federation.model.exact_auc import auc_of
-from federation.model.release import require_scorecard
+from federation.model.release import AnyRelease, require_scorecard
 from federation.model.scorecard import AdditiveCard
 from federation.plan import (
     MOST_ROUNDS,
@@ -46,7 +46,7 @@ from federation.privacy.units import Population
 from federation.schema import Schema
 from fedscore.machine import system_clock
 from fedscore.planning import BINS_SHARE, JOINT, SCORECARD, STANDARD_SCALE, new_plan
-from fedscore.simulation import simulate
+from fedscore.simulation import Simulation, simulate
 
 DELTA: Final = 1e-6
 
@@ -121,6 +121,10 @@ class People:
         """Returns the exact AUC of a card in points."""
         return auc_of(card.scores(self.codes), self.bad).value
 
+    def auc_of_release(self, release: AnyRelease) -> float:
+        """Returns the exact AUC of a released model of any kind."""
+        return auc_of(release.points(self.codes), self.bad).value
+
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True):
     """What a training gave.
@@ -150,15 +154,19 @@ def deal(people: pa.Table, owners: NDArray[np.int64], names: tuple[str, ...], in
 
 def owners_by_hash(keys: NDArray[np.int64], institutions: int) -> NDArray[np.int64]:
     """Returns int64[keys]: the institution that a hash of each key names."""
+    width = 1 if institutions <= 10 else 8
     return np.array(
-        [hashlib.sha256(str(key).encode()).digest()[0] % institutions for key in keys.tolist()],
+        [
+            int.from_bytes(hashlib.sha256(str(key).encode()).digest()[:width], "big") % institutions
+            for key in keys.tolist()
+        ],
         dtype=np.int64,
     )
 
 
 def made_from(federation: Federation, terms: Terms, noise_seed: int) -> dict[str, object]:
     """Returns all that the result of `train` depends on, for the cache."""
-    plan = msgspec.to_builtins(_plan(federation, terms))
+    plan = msgspec.to_builtins(plan_of(federation, terms))
     for name in ("valid_from", "valid_until", "signature", "coordinator"):
         del plan[name]
     return {
@@ -172,7 +180,13 @@ def made_from(federation: Federation, terms: Terms, noise_seed: int) -> dict[str
 
 def train(federation: Federation, terms: Terms, noise_seed: int) -> Trained:
     """Runs a whole training and returns the released card."""
-    plan = _plan(federation, terms).signed(_KEY)
+    done = released(federation, terms, noise_seed)
+    return Trained(card=require_scorecard(done.release).card, seconds=done.seconds)
+
+
+def released(federation: Federation, terms: Terms, noise_seed: int) -> Simulation:
+    """Runs a whole training of any model and returns what came of it."""
+    plan = plan_of(federation, terms).signed(_KEY)
     policy = Policy(
         coordinator=plan.coordinator,
         approved_peers=Peers.ROSTER,
@@ -202,7 +216,7 @@ def train(federation: Federation, terms: Terms, noise_seed: int) -> Trained:
     )
     with tempfile.TemporaryDirectory() as scratch:
         entropy = SeededEntropy(f"{terms.epsilon} {noise_seed}")
-        done = simulate(
+        return simulate(
             plan=plan,
             schema=federation.schema,
             members=members,
@@ -213,7 +227,6 @@ def train(federation: Federation, terms: Terms, noise_seed: int) -> Trained:
             noise_entropy=entropy,
             plain=plain_sums(entropy),
         )
-    return Trained(card=require_scorecard(done.release).card, seconds=done.seconds)
 
 
 def train_alone(schema: Schema, table: Path, not_held: tuple[str, ...] = ()) -> AdditiveCard:
@@ -247,7 +260,8 @@ def people_of(schema: Schema, table: Path, not_held: tuple[str, ...] = ()) -> Pe
     )
 
 
-def _plan(federation: Federation, terms: Terms) -> Plan:
+def plan_of(federation: Federation, terms: Terms) -> Plan:
+    """Returns the unsigned plan of an experiment's terms."""
     names = tuple(federation.tables)
     plan = new_plan(
         schema=federation.schema,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from federation.errors import ConfigurationError
 from federation.grid import FeatureGrid, Role
 from federation.messages import Model
+from federation.model.binning import evidence
 from federation.model.card_fit import CardFit
 from federation.model.fitting import FitSettings
 from federation.model.network import Network, Shape, start
@@ -17,6 +18,12 @@ from federation.plan import Institution, Joint, Local, NetworkModel, Plan, Serve
 from federation.pricing import stddev_of_total
 from federation.query import Question
 from federation.schema import Schema
+
+EVIDENCE_SHARE = 0.4
+"""Part of its weight of evidence that each bin starts with: features repeat one another."""
+
+EVIDENCE_DOUBT = 0.5
+"""Standard error of a weight, in log-odds, at which half of it is believed."""
 
 MOST_PUBLIC_BINS = 8
 """Ordered bins of a feature where nobody may be counted."""
@@ -151,7 +158,23 @@ def _counted_start(
         grids=grids, bins=counts.bins, hidden=model.hidden, activation=model.activation
     )
     rate = counts.base_rate
-    return start(shape, _seed(plan), math.log(rate / (1 - rate)))
+    return start(shape, _seed(plan), math.log(rate / (1 - rate)), _evidence(counts))
+
+
+def _evidence(counts: FitSettings) -> Array:
+    """Returns what the noisy counts alone say of each bin: a share of its weight of evidence.
+
+    A weight that noise may have made is shrunk: times d^2 / (d^2 + its variance).
+    """
+    parts = []
+    for number, bins in enumerate(counts.bins):
+        found = evidence(
+            bins, good=counts.good[number], bad=counts.bad[number], stddev=counts.count_stddev
+        )
+        seen = np.array(bins.evident)
+        weights, errors = found.weight[seen], found.standard_error[seen]
+        parts.append(-EVIDENCE_SHARE * weights / (1 + (errors / EVIDENCE_DOUBT) ** 2))
+    return np.concatenate(parts)
 
 
 def _public_start(plan: Plan, grids: tuple[FeatureGrid, ...]) -> Network:

@@ -96,8 +96,8 @@ class ExpectedError(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     count: float
-    log_odds: float
-    points: float
+    log_odds: float | None
+    points: float | None
     auc: float | None
 
 
@@ -198,7 +198,7 @@ def price_sheet(plan: Plan, schema: Schema) -> PriceSheet:
         delta=plan.privacy.delta,
         questions=tuple(questions),
         populations=tuple(populations),
-        collusion_factor=math.sqrt(quorum / plan.participation.honest_shares),
+        collusion_factor=math.sqrt(plan.shares / plan.honest_shares),
         slack_factor=math.sqrt(invited / quorum),
         expected=_expected(plan),
         chances=tuple(_chance(plan, silent) for silent in SILENT),
@@ -234,13 +234,12 @@ def warnings_of(plan: Plan) -> tuple[str, ...]:
     expected = _expected(plan)
     remedy = "More people, a larger epsilon or fewer institutions' slack would help."
     found = []
-    is_card = isinstance(plan.model, ScorecardModel)
-    if is_card and expected.log_odds > HOPELESS_LOG_ODDS:
+    if expected.log_odds is not None and expected.log_odds > HOPELESS_LOG_ODDS:
         found.append(
             f"too few people for this epsilon: a weight's error is +-{expected.log_odds:.1f} "
             f"log-odds, the noise is larger than what a card can say. {remedy}"
         )
-    if expected.auc is None and plan.people.held_out_fraction > 0:
+    if expected.auc is None and plan.evaluates:
         found.append(
             f"too few held-out people for this epsilon: the noise will hide the AUC. {remedy}"
         )
@@ -276,12 +275,14 @@ def _expected(plan: Plan) -> ExpectedError:
     answers = len(plan.participation.invited)
     trained = plan.people.national * (1 - plan.people.held_out_fraction)
     rate = NOMINAL_BAD_RATE
-    residual = stddev_of_total(plan, Question.STEP, answers) / math.sqrt(plan.rounds)
-    log_odds = residual / (NOMINAL_BIN_SHARE * trained * rate * (1 - rate))
+    log_odds: float | None = None
+    if isinstance(plan.model, ScorecardModel):
+        residual = stddev_of_total(plan, Question.STEP, answers) / math.sqrt(plan.rounds)
+        log_odds = residual / (NOMINAL_BIN_SHARE * trained * rate * (1 - rate))
     return ExpectedError(
         count=stddev_of_total(plan, Question.BINS, answers),
         log_odds=log_odds,
-        points=log_odds * plan.scale.factor,
+        points=None if log_odds is None else log_odds * plan.scale.factor,
         auc=_expected_auc(plan, answers),
     )
 
@@ -303,7 +304,7 @@ def _chance(plan: Plan, silent: float) -> Chance:
             opened += chance * float(binom.sf(t - 1, left, 1 - silent))
         else:
             opened += chance * (1 - silent**2) ** (2 * left)
-    once = opened if plan.people.held_out_fraction == 0 else opened**2
+    once = opened ** (plan.asks_bins + plan.evaluates)
     steps = float(binom.cdf(who.spare_attempts, plan.rounds + who.spare_attempts, 1 - opened))
     return Chance(silent=silent, attempt=opened, training=once * steps)
 
@@ -311,7 +312,7 @@ def _chance(plan: Plan, silent: float) -> Chance:
 def _expected_auc(plan: Plan, answers: int) -> float | None:
     """Returns half the AUC's interval for log-odds of good that spread normally around 9:1."""
     people = plan.people.national * plan.people.held_out_fraction
-    if people == 0:
+    if not plan.evaluates:
         return None
     log_odds = math.log(1 / NOMINAL_BAD_RATE - 1) + _NOMINAL_SPREAD * np.linspace(-4, 4, 4001)
     mass = np.exp(-0.5 * np.linspace(-4, 4, 4001) ** 2)

@@ -181,6 +181,8 @@ def price_tables(sheet: PriceSheet) -> list[Table]:
             f"{one.epsilon_rdp:.6g}",
             f"{one.units:,}",
         )
+    if sheet.institution is not None:
+        cost.add_row("an institution", f"{sheet.institution:.6g}", "", "", "", "")
     asked = Table(title="What is asked")
     for heading in ("Question", "Of", "Times", "Columns", "Noise, people", "Units each", "Share"):
         asked.add_column(heading, justify="left" if heading in ("Question", "Of") else "right")
@@ -198,11 +200,15 @@ def price_tables(sheet: PriceSheet) -> list[Table]:
     error.add_column("Figure")
     error.add_column("Error", justify="right")
     expected = sheet.expected
-    error.add_row("A fine cell's count", f"+-{expected.count:.1f} people")
-    error.add_row(
-        "A weight: bin of 5 % of people, bad rate 10 %, not shrunk",
-        f"+-{expected.log_odds:.3f} log-odds, {expected.points:.1f} points",
-    )
+    if sheet.signal_to_noise is None:
+        error.add_row("A fine cell's count", f"+-{expected.count:.1f} people")
+    else:
+        error.add_row("A round's update, at best, over its noise", f"{sheet.signal_to_noise:.2f}")
+    if expected.log_odds is not None and expected.points is not None:
+        error.add_row(
+            "A weight: bin of 5 % of people, bad rate 10 %, not shrunk",
+            f"+-{expected.log_odds:.3f} log-odds, {expected.points:.1f} points",
+        )
     error.add_row(
         "The reported AUC, 95 %",
         "hidden by the noise" if expected.auc is None else f"+-{expected.auc:.3f}",

@@ -1,9 +1,21 @@
 """Networks for tests: made of a few numbers, or drawn."""
 
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
 import numpy as np
 from hypothesis import strategies as st
 
+from federation.grid import FeatureGrid, Role
+from federation.model.attributions import population_mean
 from federation.model.network import NO_BIN, Activation, Network, Shape
+from federation.model.network_release import NetworkRelease
+from federation.plan import Plan
+from federation.pricing import price_of
+from federation.schema import Schema
+from server.network_release_making import make_network_release
+from tests.federations import NOW
 
 
 def random_network(shape: Shape, seed: int, spread: float = 0.5) -> Network:
@@ -48,3 +60,39 @@ def shapes(draw: st.DrawFn) -> Shape:
         hidden=tuple(draw(st.lists(st.integers(1, 6), max_size=4))),
         activation=draw(st.sampled_from(Activation)),
     )
+
+
+def public_bins(grid: FeatureGrid) -> tuple[int, ...]:
+    """Three bins of the ordered cells, and one for each other cell."""
+    ordered = grid.ordered_cells
+    bins = min(ordered, 3)
+    return (
+        *(cell * bins // ordered for cell in range(ordered)),
+        *range(bins, bins + len(grid.labels) - ordered),
+    )
+
+
+def network_release(plan: Plan, schema: Schema, **changes: Any) -> NetworkRelease:
+    """An unsigned release of a network that nobody trained."""
+    grids = tuple(grid for grid in schema.grids if grid.role is Role.SCORED)
+    shape = Shape(
+        bin_of_cell=tuple(public_bins(grid) for grid in grids),
+        ordered_cells=tuple(grid.ordered_cells for grid in grids),
+        hidden=changes.pop("hidden", (4, 3)),
+        activation=changes.pop("activation", Activation.TANH),
+    )
+    counts = np.concatenate([np.tile([90.0, 10.0], len(grid.labels)) for grid in grids])
+    made = make_network_release(
+        plan=plan,
+        schema=schema,
+        price=price_of(plan, schema),
+        network=random_network(shape, 1),
+        mean_inputs=population_mean(shape, counts),
+        people=1000.0,
+        bad_rate=0.1,
+        histogram=None,
+        histogram_stddev=0.0,
+        institutions=4,
+        now=datetime.fromtimestamp(NOW, UTC),
+    )
+    return msgspec.structs.replace(made, **changes)

@@ -39,8 +39,8 @@ WIDEST_LAYER: Final = 512
 NO_BIN: Final = -1
 """The bin of a cell without evidence: it has no input."""
 
-BLOCK_ROWS: Final = 8_192
-"""Rows that are scored together: their inputs and layers stay in a core's cache, about."""
+BLOCK_ROWS: Final = 1_024
+"""Rows that are scored together: their inputs and layers stay in a core's cache."""
 
 _SMALL_OUTPUT: Final = 0.1  # the deep part starts near 0, and moves from the first step on
 
@@ -89,7 +89,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 raise ConfigurationError(
                     "A network's feature needs 1 to 250 cells, of which any number are ordered."
                 )
-            if set(cells) - {NO_BIN} != set(range(max(cells) + 1)):
+            if max(cells) >= len(cells) or set(cells) - {NO_BIN} != set(range(max(cells) + 1)):
                 raise ConfigurationError(
                     "Expected a network's bins of a feature to be numbered from 0, none empty."
                 )
@@ -365,16 +365,18 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return np.rint(np.clip(unrounded, -LARGEST_WEIGHT, LARGEST_WEIGHT)).astype(np.int64)
 
 
-def start(shape: Shape, seed: bytes, intercept: float) -> Network:
+def start(shape: Shape, seed: bytes, intercept: float, evidence: Array | None = None) -> Network:
     """Returns the network that training starts from: everybody can compute it.
 
     Hidden matrices are uniform within +-sqrt(6 / (inputs + outputs)) (Glorot and Bengio 2010,
-    equation 16), the output a tenth of that; biases and the additive layer are 0.
+    equation 16), the output a tenth of that; biases are 0, and so is the additive layer but for
+    its evidence.
 
     Args:
         shape: of the network.
         seed: 32 public bytes.
         intercept: log-odds of bad of everybody, the bias of the additive layer.
+        evidence: float64[bins of all features], log-odds that the additive layer starts with.
 
     Raises:
         ConfigurationError: the intercept is not a number.
@@ -385,6 +387,8 @@ def start(shape: Shape, seed: bytes, intercept: float) -> Network:
         matrix = np.zeros((outputs, columns))
         if name == "additive":
             matrix[0, -1] = intercept
+            if evidence is not None:
+                matrix[0, : len(evidence)] = evidence
         else:
             weights = columns if name == "output" else columns - 1
             reach = math.sqrt(6 / (weights + outputs)) * (_SMALL_OUTPUT if name == "output" else 1)

@@ -88,7 +88,7 @@ class SampledEvents:
             units squared.
         sampling_rate: the public probability q with which each person takes part in a sum, each
             time anew, in [10^-6, 1]; 1 means everybody.
-        times: how often such a sum is answered, in [0, 20,000].
+        times: how often such a sum is answered, in [0, 20,000] if sampled.
     """
 
     sensitivity_squared: int
@@ -103,7 +103,7 @@ class SampledEvents:
             raise PrivacyError(
                 f"Expected a sampling_rate in [{LEAST_SAMPLING_RATE:g}, 1], got {rate!r}."
             )
-        if self.times > MOST_TIMES:
+        if rate < 1.0 and self.times > MOST_TIMES:
             raise PrivacyError(f"Expected at most {MOST_TIMES} sampled sums, got {self.times}.")
         if rate < 1.0 and everyone.noise_multiplier() < LEAST_NOISE_MULTIPLIER:
             raise PrivacyError(

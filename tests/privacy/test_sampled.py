@@ -115,6 +115,16 @@ def test_a_profile_that_sticks_out_anywhere_is_not_dominated() -> None:
     assert not dominates(BudgetUnits(units - units // 1000), epsilons, deltas)
 
 
+@pytest.mark.parametrize(("margin", "enough"), [(0.05, False), (0.15, True)])
+def test_a_tenth_of_what_sampling_loses_is_kept_for_the_error_of_floats(
+    margin: float, enough: bool
+) -> None:
+    units = BudgetUnits(UNITS_PER_MU_SQUARED)
+    epsilons = np.linspace(0.0, 8.0, 101)
+    highest = [covered(units, epsilon) - margin * LOST_TO_SAMPLING for epsilon in epsilons[1:]]
+    assert dominates(units, epsilons, np.append(highest, 0.0)) is enough
+
+
 @pytest.mark.parametrize("mu", [1e-5, 1e-3, 0.1, 1.0, 6.0, 20.0])
 def test_the_gaussian_delta_is_a_lower_bound_of_fifty_digits_and_close_to_it(mu: float) -> None:
     units = BudgetUnits(round(mu**2 * UNITS_PER_MU_SQUARED))
@@ -168,7 +178,7 @@ def test_many_small_sums_cost_less_than_renyi_says(
     rate: float, times: int, multiplier: float, _: float
 ) -> None:
     event = dp_event.PoissonSampledDpEvent(rate, dp_event.GaussianDpEvent(multiplier))
-    by_rdp = RdpAccountant().compose(event, times).get_epsilon(DELTA)
+    by_rdp = RdpAccountant(list(range(2, 128))).compose(event, times).get_epsilon(DELTA)
     stated = epsilon_of(events(rate, times, multiplier).units(), Delta(DELTA - LOST_TO_SAMPLING))
     assert stated < by_rdp * 1.01
 
@@ -206,6 +216,7 @@ def test_everybody_in_every_sum_costs_exactly_what_unsampled_sums_cost() -> None
         sensitivity_squared=SENSITIVITY_SQUARED, variance=everybody.variance, times=40
     )
     assert everybody.units() == plain.units()
+    assert replace(everybody, times=10**6).units() == plain.units_each() * 10**6
     assert everybody.lost() == 0.0
     assert everybody.noise_multiplier() == plain.noise_multiplier() == pytest.approx(7.0)
 
@@ -247,6 +258,7 @@ def test_more_people_more_sums_or_less_noise_cost_more() -> None:
 # From the price to the noise.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "times", "mu_squared"), [(0.1, 100, 0.05), (0.5, 20, 0.001)])
 def test_the_noise_found_costs_at_most_what_it_may_and_a_thousandth_less_noise_costs_more(
     rate: float, times: int, mu_squared: float
@@ -339,6 +351,11 @@ def test_sums_that_tell_too_much_have_no_price() -> None:
         events(0.9, 2000, 0.5).units()
 
 
+def test_mass_that_rounding_adds_makes_no_delta_above_one() -> None:
+    _, deltas = sampled._profile(0.5, 0.9, 2000)
+    assert deltas.max() == 1.0
+
+
 @pytest.fixture
 def _nothing_remembered() -> Any:
     sampled._dominating.cache_clear()
@@ -378,8 +395,10 @@ def test_an_accountant_that_warns_or_fails_is_a_refusal(monkeypatch: pytest.Monk
 
     for replaced in (warns, fails):
         monkeypatch.setattr(privacy_loss_distribution, "from_gaussian_mechanism", replaced)
-        with pytest.raises(PrivacyError, match="not sure"):
-            events(0.1, 10, 3.0).units()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # whatever the caller makes of warnings
+            with pytest.raises(PrivacyError, match="not sure"):
+                events(0.1, 10, 3.0).units()
 
 
 # Beside the other accountants.
@@ -393,6 +412,11 @@ def test_the_opinions_on_sampled_and_unsampled_sums_stand_in_their_order() -> No
     alone = opinions((events(0.2, 60, 4.0),), DELTA)
     assert alone.exact < found.exact
     assert alone.pld < found.pld
+
+
+def test_no_order_of_renyi_is_left_out_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    opinions((events(0.5, 20, 4.0),), DELTA)
+    assert not caplog.records
 
 
 def test_sampled_sums_for_everybody_have_the_opinions_of_unsampled_ones() -> None:

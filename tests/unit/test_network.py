@@ -215,6 +215,7 @@ def test_a_start_without_hidden_layers_is_the_intercept_alone():
         {"bin_of_cell": ((0, -2), (0,)), "ordered_cells": (0, 0)},
         {"bin_of_cell": ((0,) * 251, (0,)), "ordered_cells": (0, 0)},
         {"bin_of_cell": ((), (0,)), "ordered_cells": (0, 0)},
+        {"bin_of_cell": ((0, 10**9), (0,)), "ordered_cells": (0, 0)},
         {"hidden": (1, 1, 1, 1, 1)},
         {"hidden": (0,)},
         {"hidden": (513,)},
@@ -301,7 +302,9 @@ def test_the_mean_is_of_noisy_counts_and_negative_ones_count_nothing():
     # Feature 1: 40 in bin 0, 10 in bin 1, -6 in bin 2; the last cell has no bin.
     place = (10 * -0.75 + 30 * -0.25 + 10 * 0.25 + 0 * 0.75) / 50
     assert population_mean(SMALL, counts) == pytest.approx([0.8, 0.2, 0, 0.6, 0.4, place])
-    assert (np.abs(population_mean(SMALL, 0 * counts - 3.0)) <= 1.0).all()
+    counts[:] = 0
+    counts[0] = -50.0  # nobody, and the noise says less than nobody
+    assert population_mean(SMALL, counts).tolist() == [0, 0, 0, 0, 0, 1]
 
 
 @pytest.mark.parametrize("wrong", [np.zeros(17), np.full(18, np.nan)])
@@ -379,3 +382,14 @@ def test_a_person_at_the_mean_owes_nothing_and_additive_parts_are_exact():
     mean = inputs(shape, rows((0, 0)))[0].astype(np.float64)
     found = attributions(network, rows((0, 0), (3, 1)), mean)
     assert found.tolist() == [[0.0, 0.0], [2.0 - 1.0 + 0.5 * 1.5, -9.0]]
+
+
+@pytest.mark.parametrize("activation", Activation)
+def test_features_that_cancel_each_other_in_a_unit_are_told_apart(activation: Activation):
+    shape = Shape(
+        bin_of_cell=((0,), (0,)), ordered_cells=(0, 0), hidden=(1,), activation=activation
+    )
+    network = Network.of(shape, np.array([0, 0, 0, 3, -3, 0.5, 2.0]))
+    found = attributions(network, rows((0, 0)), np.zeros(2))
+    slope = {Activation.TANH: 1 - np.tanh(0.5) ** 2, Activation.RELU: 1.0}[activation]
+    assert found[0] == pytest.approx([6 * slope, -6 * slope])
