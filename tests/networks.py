@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from hypothesis import strategies as st
+from server.network_release_making import make_network_release
 
 from federation.grid import FeatureGrid, Role
 from federation.model.attributions import population_mean
@@ -14,7 +15,6 @@ from federation.model.network_release import NetworkRelease
 from federation.plan import Plan
 from federation.pricing import price_of
 from federation.schema import Schema
-from server.network_release_making import make_network_release
 from tests.federations import NOW
 
 
