@@ -1,4 +1,7 @@
-"""How the national card does on one institution's own people, beside a card trained at home.
+"""How the national card does on one institution's own people, beside two that were made at home.
+
+One was trained at home alone. The other is the national card with what the institution's own
+trained people correct of it (`clients.correction`): what that adds is the local gain.
 
 For the eyes of this institution's own people: every figure is exact, made of their own table, and
 without noise. Nothing of it is sent, priced or kept.
@@ -15,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.configuration import DaemonConfiguration
+from clients.correction import Correction, correction_at_home
 from clients.home import train_at_home
 from clients.snapshot import Snapshot
 from federation.errors import ConfigurationError
@@ -126,11 +130,14 @@ class HomeReport(msgspec.Struct, frozen=True, kw_only=True):
         release: digest of the release.
         plan_name: that it came of.
         trained: people that the card at home was trained on.
-        held_out: people that both cards are judged by; neither has seen them.
+        held_out: people that all cards are judged by; none has seen them.
         held_out_bad: bad rows among them.
         national: the released card or network.
         alone: the card trained at home.
-        gain: AUC of the released card less that of the other, paired.
+        corrected: the released card with the correction at home on top.
+        gain: AUC of the released card less that of the card trained at home, paired.
+        local_gain: AUC of the corrected card less that of the released one, paired.
+        penalty: of the correction; None if nothing is corrected, and `remarks` says why.
         remarks: why a figure is missing, or what to mind when reading it.
     """
 
@@ -142,7 +149,10 @@ class HomeReport(msgspec.Struct, frozen=True, kw_only=True):
     held_out_bad: int
     national: CardAtHome
     alone: CardAtHome
+    corrected: CardAtHome
     gain: Figure | None
+    local_gain: Figure | None
+    penalty: float | None
     remarks: tuple[str, ...]
 
 
@@ -153,8 +163,11 @@ def home_report(
     release: AnyRelease,
     read_table: Callable[[Path], Snapshot],
     directory: Path,
-) -> HomeReport:
-    """Reads the institution's table once more, and returns what both cards do on its own people.
+) -> tuple[HomeReport, Correction]:
+    """Reads the institution's table once more, and returns what the cards do on its own people.
+
+    The correction is returned beside the report; it is made of trained people alone, and judged
+    like the others by held-out people.
 
     Args:
         configuration: of the institution.
@@ -180,8 +193,10 @@ def home_report(
     snapshot = read_table(directory)
     try:
         scores = scored_at_home(schema, snapshot, release)
+        correction = correction_at_home(schema, snapshot, release)
+        corrected = scores.national + _scores(schema, snapshot, correction.card.scores)
         comparable = min(scores.bad.sum(), (~scores.bad).sum()) >= LEAST_OUTCOMES
-        return HomeReport(
+        report = HomeReport(
             institution=configuration.id,
             release=release.digest,
             plan_name=release.plan_name,
@@ -190,9 +205,15 @@ def home_report(
             held_out_bad=int(scores.bad.sum()),
             national=card_at_home(scores.national, scores.bad, release.scale),
             alone=card_at_home(scores.alone, scores.bad, release.scale),
+            corrected=card_at_home(corrected, scores.bad, release.scale),
             gain=auc_difference(scores.national, scores.alone, scores.bad) if comparable else None,
-            remarks=_remarks(schema, scores.bad),
+            local_gain=auc_difference(corrected, scores.national, scores.bad)
+            if comparable
+            else None,
+            penalty=correction.penalty,
+            remarks=(*_remarks(schema, scores.bad), *filter(None, [correction.remark])),
         )
+        return report, correction
     finally:
         snapshot.delete()
 

@@ -205,12 +205,12 @@ class NetworkGradients:
         """Returns the derivative of a hidden layer's outputs, in input units squared."""
         match self._activation:
             case Activation.TANH:
-                slope = activated * activated
+                slope: Array = activated * activated
                 np.subtract(_INPUT_UNITS**2, slope, out=slope)
                 return slope
             case Activation.RELU:
                 inside = (activated > 0.0) & (activated < LARGEST_ACTIVATION * _INPUT_UNITS)
-                return inside * _INPUT_UNITS**2
+                return inside.astype(np.float64) * _INPUT_UNITS**2
 
 
 def _matrices(inputs: int, hidden: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -18,12 +18,13 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from clients.columns import CheckedColumns, FeatureColumns, Holds, check_not_held
+from clients.correction import Correction
 from clients.person_keys import create_private
 from clients.table_file import TableFile
 from federation.errors import ConfigurationError
 from federation.model.release import AnyRelease
 from federation.model.scores import MOST_REASONS, NO_REASON, bad_rates
-from federation.model.scoring import require_parity, scorer_of
+from federation.model.scoring import AnyScorer, require_parity, scorer_of
 from federation.schema import ROW_AS_KEY
 
 _REASON_COLUMNS: Final = tuple(f"reason_{place}" for place in range(1, MOST_REASONS + 1))
@@ -35,13 +36,20 @@ _FIELDS: Final = (
 )
 
 
-def score_table(release: AnyRelease, table: Path, out: Path, *, not_held: frozenset[str]) -> int:
+def score_table(
+    release: AnyRelease,
+    table: Path,
+    out: Path,
+    *,
+    not_held: frozenset[str],
+    correction: Correction | None = None,
+) -> int:
     """Scores every row of a table into a new file, in the order of the table.
 
     The file has the columns
 
         the person key  as in the table; `row`, counted from 1, where the table has none
-        points          int32, of the card or network, unclipped
+        points          int32, of the card or network, with the correction if any, unclipped
         score           int32, the same cut to the scale: what is shown
         bad_rate        float32, the probability of bad that `points` stands for
         reason_1 to _4  text, empty (null) where there are fewer
@@ -53,28 +61,34 @@ def score_table(release: AnyRelease, table: Path, out: Path, *, not_held: frozen
         table: a .parquet or .csv file.
         out: a .parquet or .csv file that does not exist; it appears whole or not at all.
         not_held: features that this table does not have. They give no points and no reason.
+        correction: of this release, made at home; points and reasons are those of both together.
 
     Returns:
         How many rows were scored, at least one.
 
     Raises:
         ConfigurationError: this program does not score as the release says; `out` exists or cannot
-            be written; or `not_held` does not fit the schema.
+            be written; `not_held` does not fit the schema; or the correction is another release's.
         DataError: the table breaks its contract, or has no rows. Nothing is left on disk.
     """
     require_parity(release)
+    if correction is not None:
+        correction.require_for(release)
     check_not_held(release.schema, not_held)
     _require_new(out)
-    scored = _ScoredTable(release, table, not_held)
+    scorer = scorer_of(release, None if correction is None else correction.card)
+    scored = _ScoredTable(release, scorer, table, not_held)
     return _write(out, scored.schema, scored.batches())
 
 
 class _ScoredTable:
     """One table, read once, as record batches of scores under `schema`."""
 
-    def __init__(self, release: AnyRelease, path: Path, not_held: frozenset[str]) -> None:
+    def __init__(
+        self, release: AnyRelease, scorer: AnyScorer, path: Path, not_held: frozenset[str]
+    ) -> None:
         self._scale = release.scale
-        self._scorer = scorer_of(release)
+        self._scorer = scorer
         self._reasons = pa.array(self._scorer.reasons, pa.string())
         self._columns = CheckedColumns(TableFile(path), MappingProxyType({}))
         key = release.schema.person_key

@@ -6,7 +6,9 @@ rounds, but the national log-odds are given and only what they leave unexplained
 people correct little, many correct all. A person's points are the sum of both cards. Members of a
 federation have the released card anyhow, so this costs no privacy.
 
-This is an experiment: the product does not do it yet.
+This is an experiment. What the product does (`clients.correction`) is a ridge on the bins of the
+release, with a penalty that cross-validation at home chooses. Here bins are chosen at home too, so
+that also columns which the card does not score can be learnt.
 """
 
 import numpy as np

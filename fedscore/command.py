@@ -268,16 +268,25 @@ def score(
     release: Path,
     table: Path,
     out: Annotated[Path, typer.Option(help="New .parquet or .csv file for scores and reasons.")],
+    *,
     not_held: _NotHeld = "",
     coordinator: Annotated[
         str, typer.Option(help="Refuse a release of anyone but this public key.")
     ] = "",
+    correction: Annotated[
+        Path | None, typer.Option(help="Ours of this release, by `institution report --keep`.")
+    ] = None,
 ) -> None:
     """Score a Parquet or CSV table by a release, with reasons; streams, nothing leaves."""
+    from clients.correction import load_correction
     from clients.scoring import score_table
 
     people = score_table(
-        files.read_release(release, coordinator), table, out, not_held=files.names_in(not_held)
+        files.read_release(release, coordinator),
+        table,
+        out,
+        not_held=files.names_in(not_held),
+        correction=None if correction is None else load_correction(files.read_bytes(correction)),
     )
     typer.echo(f"Scored {people:,} rows into {out}.")
 

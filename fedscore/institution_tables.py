@@ -63,22 +63,28 @@ def balance_table(balance: Balance, title: str) -> Table:
 
 
 def home_report_tables(found: HomeReport) -> list[Table]:
-    """Returns both cards side by side, and the calibration of each."""
+    """Returns the cards side by side, and the calibration of each."""
     cards = Table(
         title=Text(f"Release {found.release[:16]}... of plan {found.plan_name!r} on our people"),
         caption="Private to this institution: exact figures of its own people, without noise. "
         "Do not pass them on." + "".join(f"\n{remark}" for remark in found.remarks),
     )
-    for heading in ("Card", "AUC", "Brier score", "Bad people, observed : expected"):
+    for heading in ("Card", "AUC", "Brier score", "Observed : expected bad"):
         cards.add_column(heading, justify="left" if heading == "Card" else "right")
-    for name, card in (("national", found.national), ("trained at home", found.alone)):
+    of_cards = (
+        ("national", found.national),
+        ("trained at home", found.alone),
+        ("national, corrected at home", found.corrected),
+    )
+    for name, card in of_cards:
         cards.add_row(name, _said(card.auc), _said(card.brier), _said(card.calibration_ratio))
     cards.add_row("the national one gains", _said(found.gain), "", "")
+    cards.add_row("local gain", _said(found.local_gain), "", "")
     cards.add_section()
     cards.add_row(f"{found.trained:,} people trained on, {found.held_out:,} held out", "", "", "")
     tables = [cards]
-    for name, card in (("national card", found.national), ("card at home", found.alone)):
-        bands = Table(title=f"Calibration of the {name}")
+    for name, card in of_cards[: 3 if found.penalty is not None else 2]:
+        bands = Table(title=f"Calibration: {name}")
         for heading in ("Points", "People", "Expected bad", "Observed bad, 95 %"):
             bands.add_column(heading, justify="right")
         for band in card.calibration:

@@ -21,10 +21,16 @@ Configuration = Annotated[
 def institution_report(
     config: Configuration,
     release: Annotated[Path, typer.Argument(help="The coordinator's signed release, JSON.")],
+    *,
+    keep: Annotated[
+        Path | None,
+        typer.Option(help="New private file for our correction, for `score --correction`."),
+    ] = None,
     json: AsJson = False,
 ) -> None:
-    """Compare a release with a card trained only at home, on our own held-out people."""
+    """Compare a release with a card of our own, and with our correction of it, on our people."""
     from clients.configuration import load_daemon_configuration
+    from clients.correction import correction_json
     from clients.home_report import home_report
     from clients.premises import premises_of
     from clients.reading import Reading
@@ -35,7 +41,7 @@ def institution_report(
     configuration = load_daemon_configuration(config)
     premises = premises_of(configuration)
     schema = files.read_schema(Path(configuration.schema))
-    found = home_report(
+    found, correction = home_report(
         configuration,
         schema=schema,
         release=files.read_release(release, configuration.policy.coordinator),
@@ -48,6 +54,8 @@ def institution_report(
         ),
         directory=premises.snapshots / "report",
     )
+    if keep is not None:
+        files.write_private(keep, correction_json(correction))
     show(found, home_report_tables(found), json=json)
 
 

@@ -20,7 +20,8 @@ from federation.model.network_release import (
 )
 from federation.model.release import FORMAT, AnyRelease, Bin, CardFeature, Release
 from federation.model.scorecard import AdditiveCard
-from federation.plan import UNSIGNED
+from federation.model.signed_release import Report, Statement
+from federation.plan import UNSIGNED, Plan
 from federation.pricing import PlanPrice
 from federation.schema import Schema
 from server.release_parts import report_of, rounded, statement_of, with_parity
@@ -80,7 +81,47 @@ def make_release(
         )
     if not isinstance(model, Network):
         raise ConfigurationError("A card without counts cannot be released.")
-    mean_inputs = population_mean(model.shape, fit.counts_or_even(schema))
+    return network_release(
+        plan=plan,
+        schema=schema,
+        network=model,
+        mean_inputs=population_mean(model.shape, fit.counts_or_even(schema)),
+        people=fit.people,
+        bad_rate=fit.base_rate,
+        institutions=institutions,
+        statement=statement,
+        report=report,
+        now=now,
+    )
+
+
+def network_release(
+    *,
+    plan: Plan,
+    schema: Schema,
+    network: Network,
+    mean_inputs: NDArray[np.float64],
+    people: float,
+    bad_rate: float,
+    institutions: int,
+    statement: Statement,
+    report: Report,
+    now: datetime,
+) -> NetworkRelease:
+    """Returns the unsigned release of a network.
+
+    Args:
+        plan: that was run.
+        schema: that it names.
+        network: the trained one.
+        mean_inputs: float64[D], of `federation.model.attributions.population_mean`.
+        people: noisy number of trained people.
+        bad_rate: noisy share of bad people among them.
+        institutions: fewest answers in any round.
+        statement: the promise.
+        report: the quality.
+        now: date of issue.
+    """
     return with_parity(
         NetworkRelease(
             format=NETWORK_FORMAT,
@@ -91,15 +132,15 @@ def make_release(
             issued_at=now,
             schema=schema,
             scale=plan.scale,
-            hidden=model.shape.hidden,
-            activation=model.shape.activation,
-            bin_of_cell=model.shape.bin_of_cell,
+            hidden=network.shape.hidden,
+            activation=network.shape.activation,
+            bin_of_cell=network.shape.bin_of_cell,
             arrays=(
-                *(NamedArray.of(name, matrix) for name, matrix in model.matrices.items()),
+                *(NamedArray.of(name, matrix) for name, matrix in network.matrices.items()),
                 NamedArray.of(MEAN_INPUTS, mean_inputs),
             ),
-            people=rounded(fit.people),
-            bad_rate=rounded(fit.base_rate),
+            people=rounded(people),
+            bad_rate=rounded(bad_rate),
             institutions=institutions,
             rounds=plan.rounds,
             statement=statement,

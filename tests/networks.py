@@ -6,7 +6,6 @@ from typing import Any
 import msgspec
 import numpy as np
 from hypothesis import strategies as st
-from server.network_release_making import make_network_release
 
 from federation.grid import FeatureGrid, Role
 from federation.model.attributions import population_mean
@@ -15,6 +14,8 @@ from federation.model.network_release import NetworkRelease
 from federation.plan import Plan
 from federation.pricing import price_of
 from federation.schema import Schema
+from server.release_making import network_release as make_release_of_network
+from server.release_parts import report_of, statement_of
 from tests.federations import NOW
 
 
@@ -82,16 +83,15 @@ def network_release(plan: Plan, schema: Schema, **changes: Any) -> NetworkReleas
         activation=changes.pop("activation", Activation.TANH),
     )
     counts = np.concatenate([np.tile([90.0, 10.0], len(grid.labels)) for grid in grids])
-    made = make_network_release(
+    made = make_release_of_network(
         plan=plan,
         schema=schema,
-        price=price_of(plan, schema),
+        statement=statement_of(plan, schema, price_of(plan, schema)),
+        report=report_of(plan, schema, None, 0.0),
         network=random_network(shape, 1),
         mean_inputs=population_mean(shape, counts),
         people=1000.0,
         bad_rate=0.1,
-        histogram=None,
-        histogram_stddev=0.0,
         institutions=4,
         now=datetime.fromtimestamp(NOW, UTC),
     )

@@ -76,11 +76,12 @@ class AdditiveCard(
             codes: uint8[features, rows], fine cell codes of the scored features.
         """
         total = np.full(codes.shape[1], self.base, dtype=np.int32)
-        for feature, weights in enumerate(self._weight_of_code()):
+        for feature, weights in enumerate(self.weight_of_code()):
             total += weights[codes[feature]]
         return total.astype(np.int64)
 
-    def _weight_of_code(self) -> tuple[NDArray[np.int32], ...]:
+    def weight_of_code(self) -> tuple[NDArray[np.int32], ...]:
+        """Returns for each feature int32[256], what each code adds; 0 where it names no cell."""
         tables = []
         for cells, weights in zip(self.bin_of_cell, self.weights, strict=True):
             table = np.zeros(NOT_HELD + 1, dtype=np.int32)

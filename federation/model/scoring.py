@@ -12,7 +12,7 @@ from federation.grid import NOT_HELD, FeatureGrid, code_of
 from federation.model.network_release import NetworkRelease
 from federation.model.network_scoring import NetworkScorer
 from federation.model.release import AnyRelease, CardFeature, Release
-from federation.model.scorecard import LARGEST_WEIGHT
+from federation.model.scorecard import LARGEST_WEIGHT, AdditiveCard
 from federation.model.scores import (
     LOSS_UNITS_PER_POINT,
     MOST_REASONS,
@@ -52,11 +52,16 @@ class Scorer:
 
     __slots__ = ("_base", "_lookups", "_places", "_scale", "reasons")
 
-    def __init__(self, release: Release) -> None:
+    def __init__(self, release: Release, correction: AdditiveCard | None = None) -> None:
         """Prepares the tables of one release.
 
+        Args:
+            release: that is scored by.
+            correction: in points, added to the card; the reasons are those of the sum.
+
         Raises:
-            ConfigurationError: a feature's mean lies beyond the public bound on points.
+            ConfigurationError: a feature's mean lies beyond the public bound on points, or the
+                correction has other bins.
         """
         reason_of = {feature.name: feature.reason for feature in release.schema.features}
         self.reasons: tuple[str, ...] = tuple(
@@ -67,10 +72,17 @@ class Scorer:
         self._scale = release.scale
         self._places = places_of(self.reasons)
         points = [_points_of_codes(feature) for feature in release.features]
+        changes = [np.zeros(NOT_HELD + 1, dtype=np.int32) for _ in points]
+        if correction is not None:
+            if correction.bin_of_cell != release.card.bin_of_cell:
+                raise ConfigurationError("This correction has other bins than the release.")
+            self._base += correction.base
+            changes = list(correction.weight_of_code())
         losses = [
-            _losses_of_codes(feature, of_feature) * self._places
-            for feature, of_feature in zip(release.features, points, strict=True)
+            _losses_of_codes(feature, of_feature, change) * self._places
+            for feature, of_feature, change in zip(release.features, points, changes, strict=True)
         ]
+        points = [one + change for one, change in zip(points, changes, strict=True)]
         largest_key = sum(int(np.abs(loss).max()) for loss in losses) + self._places
         key_type = np.int32 if largest_key <= np.iinfo(np.int32).max else np.int64
         self._lookups: tuple[tuple[_Lookup, ...], ...] = tuple(
@@ -130,16 +142,26 @@ class Scorer:
 AnyScorer = Scorer | NetworkScorer
 
 
-def scorer_of(release: AnyRelease) -> AnyScorer:
+def scorer_of(release: AnyRelease, correction: AdditiveCard | None = None) -> AnyScorer:
     """Returns what scores by a release of either kind.
 
+    Args:
+        release: that is scored by.
+        correction: in points, added to a scorecard; None for none.
+
     Raises:
-        ConfigurationError: a mean in the release lies beyond the public bound on points.
+        ConfigurationError: a mean in the release lies beyond the public bound on points, or the
+            correction has other bins, or it is for a network, whose reasons it would not explain.
     """
     match release:
         case Release():
-            return Scorer(release)
+            return Scorer(release, correction)
         case NetworkRelease():
+            if correction is not None:
+                raise ConfigurationError(
+                    "Only a scorecard is scored with a correction: a network's reasons would not "
+                    "be those of the corrected score."
+                )
             return NetworkScorer(release)
         case _:
             assert_never(release)
@@ -196,16 +218,38 @@ def _points_of_codes(feature: CardFeature) -> NDArray[np.int32]:
     return points
 
 
-def _losses_of_codes(feature: CardFeature, points: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Returns int64[256], points lost against the feature's mean, in hundredths, or 0."""
+def _losses_of_codes(
+    feature: CardFeature, points: NDArray[np.int32], changes: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """Returns int64[256], points lost against the feature's mean, in hundredths, or 0.
+
+    Args:
+        feature: of the release.
+        points: int32[256] of the release.
+        changes: int32[256], added to them at home; people in a bin without evidence may have been
+            met there.
+    """
     if not abs(feature.mean_points) <= LARGEST_WEIGHT:
         raise ConfigurationError(
             f"Feature {feature.name}: the mean points of the release are beyond the public bound."
         )
-    mean = round(feature.mean_points * LOSS_UNITS_PER_POINT)
-    losses = np.zeros(NOT_HELD + 1, dtype=np.int64)
     cells = len(feature.bin_of_cell)
-    lost = mean - LOSS_UNITS_PER_POINT * points[:cells].astype(np.int64)
-    evident = [feature.bins[one].weight_of_evidence is not None for one in feature.bin_of_cell]
-    losses[:cells] = np.where(evident, np.maximum(lost, 0), 0)
+    mean = round((feature.mean_points + _mean(feature, changes)) * LOSS_UNITS_PER_POINT)
+    losses = np.zeros(NOT_HELD + 1, dtype=np.int64)
+    lost = mean - LOSS_UNITS_PER_POINT * (points + changes)[:cells].astype(np.int64)
+    evident = np.array(
+        [feature.bins[one].weight_of_evidence is not None for one in feature.bin_of_cell]
+    )
+    losses[:cells] = np.where(evident | (changes[:cells] != 0), np.maximum(lost, 0), 0)
     return losses
+
+
+def _mean(feature: CardFeature, changes: NDArray[np.int32]) -> float:
+    """Returns the mean change of the trained population, from the release's noisy counts."""
+    change_of_bin = dict(zip(feature.bin_of_cell, changes.tolist(), strict=False))
+    people = [
+        max(one.good, 0.0) + max(one.bad, 0.0) if one.weight_of_evidence is not None else 0.0
+        for one in feature.bins
+    ]
+    total = sum(people[number] * change for number, change in change_of_bin.items())
+    return total / sum(people) if any(people) else 0.0

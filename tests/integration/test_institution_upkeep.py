@@ -53,7 +53,7 @@ def test_report_shows_both_cards_and_leaves_nothing(home, fedscore):
     code, out, err = fedscore("institution", "report", CONFIG, "release.json")
     assert (code, err) == (0, "")
     assert "Private to this institution" in out
-    assert "Calibration of the national card" in out
+    assert "Calibration: national" in out
     assert everything_below(home) == before
 
 

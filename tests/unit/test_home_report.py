@@ -43,13 +43,14 @@ def trained(tmp_path_factory):
 def reported(trained, directory, **changes):
     made, done, configuration = trained
     found = msgspec.structs.replace(configuration, **changes)
-    return home_report(
+    report, _ = home_report(
         found,
         schema=made.schema,
         release=done.release,
         read_table=reading(found, made.schema),
         directory=directory,
     )
+    return report
 
 
 def reading(configuration, schema) -> Reading:
