@@ -1,9 +1,9 @@
 """The institution's side of a training, from invitation to the end of the plan.
 
 Start reading at `Institution.handle`. Whatever arrives, the answer is one of: a promise to take
-part, keys and signatures of a session, a masked sum that was paid for in the ledger first, or a
+part, keys and signatures of a session, a noised sum that was paid for in the ledger first, or a
 refusal code that was computed without looking at any row. What happens within a session is in
-`clients.sessions`.
+`clients.sessions`; a plan in local mode has none, and `clients.local_answers` instead.
 """
 
 import shutil
@@ -14,6 +14,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from clients.ledger import Ledger
+from clients.local_answers import LocalAnswers
 from clients.packed_people import forget_packed
 from clients.policy import Policy
 from clients.records import EnteredPlan, Records
@@ -34,6 +35,7 @@ from federation.errors import (
 from federation.messages import (
     Abort,
     Accept,
+    Ask,
     Begin,
     Close,
     Closed,
@@ -48,7 +50,7 @@ from federation.messages import (
     decode_request,
     encode,
 )
-from federation.plan import Plan, load_plan, plan_toml
+from federation.plan import Local, Plan, load_plan, plan_toml
 from federation.population import Split
 from federation.pricing import PlanPrice
 from federation.privacy.entropy import Entropy
@@ -138,7 +140,7 @@ class Institution:
         self._mask_entropy = mask_entropy
         self._log = log
         self._snapshot: Snapshot | None = None
-        self._entered: Sessions | None = None
+        self._entered: Sessions | LocalAnswers | None = None
         self._weighing = Weighing(
             identifier=identifier,
             key=public_key_of(identity),
@@ -272,8 +274,10 @@ class Institution:
         entered = self._under_way()
         if (said := self._records.reply_to(data)) is not None:
             return said
-        if isinstance(request, Open):
+        if isinstance(request, Open | Ask):
             self._weighing.require_rate()
+        if isinstance(entered, LocalAnswers):
+            return encode(entered.reply(request))
         return encode(self._reply(request, entered))
 
     @staticmethod
@@ -303,7 +307,7 @@ class Institution:
             raise ProtocolError("This institution takes part in no plan.")
         return self._entered.taking
 
-    def _under_way(self) -> Sessions:
+    def _under_way(self) -> Sessions | LocalAnswers:
         if self._entered is None:
             raise Refused(RefusalCode.OUT_OF_ORDER, "we take part in no plan")
         if self._now() > self._entered.taking.plan.valid_until:
@@ -364,6 +368,15 @@ class Institution:
                 digest, EnteredPlan(text=text, snapshot=now)
             ),
         )
+        if isinstance(plan.mode, Local):
+            self._entered = LocalAnswers(
+                identifier=self.identifier,
+                identity=self._identity,
+                taking=taking,
+                records=self._records,
+                noise_entropy=self._noise_entropy,
+            )
+            return
         self._entered = Sessions(
             identifier=self.identifier,
             identity=self._identity,
@@ -380,7 +393,8 @@ class Institution:
     def _close(self, request: Close) -> Closed:
         entered = self._entered
         if entered is not None and entered.taking.digest == request.plan:
-            self._draw_last_coin(request, entered)
+            if isinstance(entered, Sessions):
+                self._draw_last_coin(request, entered)
             self._take_release(request.release, entered.taking)
             self._end(entered)
         elif self._ledger.knows(request.plan):
@@ -420,7 +434,7 @@ class Institution:
             self._log(f"plan {self._entered.taking.plan.name} has expired without an end")
             self._end(self._entered)
 
-    def _end(self, entered: Sessions) -> None:
+    def _end(self, entered: Sessions | LocalAnswers) -> None:
         self._ledger.close_plan(entered.taking.digest)
         self._records.end_plan(entered.taking.digest)
         entered.taking.snapshot.delete()

@@ -12,7 +12,7 @@ import msgspec
 
 from federation.errors import ConfigurationError
 from federation.messages import RefusalCode
-from federation.plan import Plan
+from federation.plan import Mode, Plan
 from federation.population import Split
 from federation.pricing import PlanPrice
 from federation.privacy.accountant import require_target, units_within
@@ -69,6 +69,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     epsilon_per_year: float
     epsilon_lifetime: float
     schemas: tuple[str, ...] = ()
+    modes: tuple[Mode, ...] = (Mode.JOINT,)
 
     def __post_init__(self) -> None:
         ranges = (
@@ -267,6 +268,13 @@ def _people_and_purpose(plan: Plan, policy: Policy) -> Iterator[Rule]:
         text=f"purpose {plan.purpose!r} is {_not(allowed)}one of this policy's purposes: "
         f"{', '.join(policy.purposes) or 'none'}",
         holds=allowed,
+        code=RefusalCode.POLICY,
+    )
+    wanted = plan.mode_name in policy.modes
+    yield Rule(
+        text=f"mode {plan.mode_name.value!r} is {_not(wanted)}one of this policy's modes: "
+        f"{', '.join(policy.modes) or 'none'}",
+        holds=wanted,
         code=RefusalCode.POLICY,
     )
     if policy.schemas:

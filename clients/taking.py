@@ -77,7 +77,7 @@ class Taking:
             BudgetExhausted: the reservation does not cover it.
             ConfigurationError: the machine refused; do not answer.
         """
-        self._require_in_order(attempt)
+        self.require_in_order(attempt)
         question, round_, number = attempt
         is_first = not any(paid for key, paid in self._paid.items() if key[0] is question)
         head = self.ledger.spend(
@@ -93,7 +93,12 @@ class Taking:
         self._paid[attempt] = True
         return head
 
-    def _require_in_order(self, attempt: Attempt) -> None:
+    def require_in_order(self, attempt: Attempt) -> None:
+        """Returns only if an attempt may be paid now.
+
+        Raises:
+            ProtocolError: the plan does not have it, or not any more.
+        """
         question, round_, number = attempt
         spare = self.plan.participation.spare_attempts
         is_training = question is self.plan.training_question

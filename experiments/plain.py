@@ -4,7 +4,8 @@ A masked round of hundreds of institutions in one process costs each of them a s
 each of the others. What is opened is the same integer sum, which a test proves: with the same
 noise, the release of a masked training has the same bytes (tests/integration/test_masks_cancel.py).
 Results that were made this way say so. Plans, policies, ledgers, snapshots and the door up to the
-noise are the product's; no command leads here.
+noise are the product's; no command leads here. In local mode nothing is masked: what is added are
+the very numbers that institutions would send, without their signatures.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,11 +16,12 @@ import numpy as np
 
 from clients.audit import sample_key
 from clients.institution import Institution
+from clients.local_training import local_release
 from federation import door
 from federation.asking import sum_for
 from federation.errors import ProtocolError
 from federation.messages import Accept, Close, Invite, Model, decode_reply, encode
-from federation.plan import Plan, plan_toml
+from federation.plan import Local, Plan, plan_toml
 from federation.pricing import stddev_of_total
 from federation.privacy.entropy import Entropy
 from federation.query import Question
@@ -95,6 +97,11 @@ class _Plain(Sums):
         for institution in self._accepted:
             taking = institution.taking
             taking.pay((question, round_, 0), query)
+            if isinstance(self._plan.mode, Local):
+                total += local_release(
+                    taking, query, model, noise_entropy=self._noise_entropy
+                ).numbers
+                continue
             noise_key = self._noise_entropy()
             people = taking.people(question, model, sample_key=sample_key(noise_key))
             summed = door.sum_of(query, people)

@@ -191,6 +191,7 @@ def released(federation: Federation, terms: Terms, noise_seed: int) -> Simulatio
         coordinator=plan.coordinator,
         approved_peers=Peers.ROSTER,
         purposes=(_PURPOSE,),
+        modes=(plan.mode_name,),
         least_participants=3,
         least_quorum=plan.participation.quorum,
         least_threshold=3,

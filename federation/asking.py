@@ -8,10 +8,10 @@ import msgspec
 from federation.canonical import canonical_json, hash_of
 from federation.errors import ConfigurationError, PrivacyError
 from federation.grid import Role
-from federation.messages import Model, Open, model_digest
+from federation.messages import Ask, Model, Open, model_digest
 from federation.model.network import Network
 from federation.model.scorecard import AdditiveCard
-from federation.plan import NetworkModel, Plan, ScorecardModel
+from federation.plan import Local, NetworkModel, Plan, ScorecardModel
 from federation.pricing import bins_sum, cells_of, dense_sum, evaluation_sum, step_sum
 from federation.query import BoundedSum, Question
 from federation.schema import Schema
@@ -22,6 +22,10 @@ from federation.secure_aggregation.words import word_bits
 
 OPEN_LABEL: Final = "fedscore/open/2"
 """Under which the coordinator signs the context of an attempt."""
+
+
+ASK_LABEL: Final = "fedscore/ask/1"
+"""Under which the coordinator signs the context of a question in local mode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +85,58 @@ def asking(plan: Plan, schema: Schema, group: Group, message: Open) -> Asking:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskingLocally:
+    """One question of a plan in local mode, as both sides must understand it.
+
+    Attributes:
+        query: the bounded sum.
+        position: the round of the protocol, as in `Asking`.
+        context: of the question, 32 bytes; the same for every institution.
+    """
+
+    query: BoundedSum
+    position: int
+    context: bytes
+
+
+def asking_locally(plan: Plan, schema: Schema, message: Ask) -> AskingLocally:
+    """Returns what a message asks in local mode.
+
+    Raises:
+        ConfigurationError: another plan, no such round in it, or a model that is missing, needless
+            or not the plan's.
+        PrivacyError: the plan evaluates nothing.
+    """
+    if message.plan != plan.digest:
+        raise ConfigurationError("This is another plan's question.")
+    query = sum_for(plan, schema, message.question, message.model)
+    return asking_locally_of(plan, query, round_=message.round, model=model_digest(message.model))
+
+
+def asking_locally_of(plan: Plan, query: BoundedSum, *, round_: int, model: bytes) -> AskingLocally:
+    """Returns the same for whoever knows the question and the digest of the model.
+
+    Raises:
+        ConfigurationError: the plan is in another mode, or has no such round.
+    """
+    if not isinstance(plan.mode, Local):
+        raise ConfigurationError("This plan is not in local mode: its sums are masked.")
+    position = position_of(plan, query.question, round_)
+    context = hash_of(
+        "fedscore/local-context/1",
+        bytes.fromhex(plan.digest),
+        model,
+        _query_digest(query),
+        position.to_bytes(8, "little"),
+    )
+    return AskingLocally(query=query, position=position, context=context)
+
+
+def _query_digest(query: BoundedSum) -> bytes:
+    return hash_of("fedscore/query/2", canonical_json(msgspec.to_builtins(query)))
+
+
 def asking_of(
     plan: Plan, group: Group, query: BoundedSum, *, round_: int, attempt: int, model: bytes
 ) -> Asking:
@@ -102,7 +158,7 @@ def asking_of(
         attempt=attempt,
         plan=bytes.fromhex(group.terms.plan),
         model=model,
-        query=hash_of("fedscore/query/2", canonical_json(msgspec.to_builtins(query))),
+        query=_query_digest(query),
         bits=bits,
         length=query.length,
     )

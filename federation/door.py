@@ -1,17 +1,24 @@
 """The one door: everything about people that leaves an institution is made here.
 
     Contribution | Products -> Clipped -> Gridded -> Noised -> Masked
+                                                     Noised -> LocalRelease
 
 A contribution is one number a row, in one cell of each column: counts and residuals. Products are
 whole vectors: gradients of a network, as outer products of whole numbers, or an update. Each stage
-is a type, and only the last has an encoder. Read from top to bottom, this file is the privacy
+is a type, and only the last ones have an encoder. Read from top to bottom, this file is the privacy
 argument: a person's vector is bounded whatever the row holds, the sum is over integers and so exact
 in any order, noise is added before anything else can see the sum.
+
+There are two answers. `Masked` carries one institution's share of the noise, and nobody can read it
+alone. `LocalRelease` (local mode) can be read, so each sum that it was computed from carries all of
+the noise: the plan's variance of a share is then that of the whole, and the ledger has been charged
+for every one of those sums. What is computed from noised sums alone says no more than they do.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +27,8 @@ from federation.errors import PrivacyError
 from federation.privacy.discrete_gaussian import sample
 from federation.query import UNITS_PER_CLIP, UNITS_PER_ONE, BoundedSum
 from federation.secure_aggregation.words import Masks, Words, masked
+
+_S = TypeVar("_S")
 
 MOST_ROWS = 2**20
 """Rows in one block, at most: keeps float64 sums of whole grid units exact (2^20 * 2^16 < 2^53)."""
@@ -132,7 +141,7 @@ class Gridded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noised:
-    """The sum with this institution's share of the national noise."""
+    """The sum with this institution's share of the noise, or what follows from such sums alone."""
 
     total: NDArray[np.int64]
 
@@ -142,6 +151,21 @@ class Masked:
     """What may be sent: the noised sum under masks, in words."""
 
     words: Words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalRelease:
+    """What may be sent without a mask: computed from this institution's own noised sums alone.
+
+    Attributes:
+        numbers: int64[length].
+    """
+
+    numbers: NDArray[np.int64]
+
+    def encoded(self) -> bytes:
+        """Returns the numbers, 8 little-endian bytes each."""
+        return self.numbers.astype("<i8").tobytes()
 
 
 def answer(
@@ -161,6 +185,58 @@ def answer(
             malformed. Never because of what a row holds.
     """
     return mask(add_noise(sum_of(query, people), query, noise_key=noise_key), masks)
+
+
+def release_one(query: BoundedSum, people: Iterable[Brought], *, noise_key: bytes) -> LocalRelease:
+    """Returns one sum with all of the noise in it, to be read by whoever gets it.
+
+    Args:
+        query: of a plan in local mode, where a share of noise is all of it; paid for.
+        people: blocks of people; may be empty: noise is sent all the same.
+        noise_key: as in `answer`.
+
+    Raises:
+        PrivacyError: as `answer`.
+    """
+    return release(add_noise(sum_of(query, people), query, noise_key=noise_key))
+
+
+def release_after(
+    query: BoundedSum,
+    start: _S,
+    *,
+    noise_keys: Iterable[bytes],
+    people: Callable[[_S, bytes], Iterable[Brought]],
+    after: Callable[[_S, Noised], _S],
+    noised: Callable[[_S], Noised],
+) -> LocalRelease:
+    """Returns what follows from several noised sums, each asked about what followed from the last.
+
+    The start is public, and a noised sum is all that ever moves it: so whatever it becomes follows
+    from as many noised sums as there are keys, each of which was paid for.
+
+    Args:
+        query: as in `release_one`, the same for every sum.
+        start: where the coordinator has it.
+        noise_keys: 32 fresh bytes for each sum, none used twice.
+        people: what people bring to the sum that is asked about a state; the key of its noise also
+            decides who takes part.
+        after: the state that follows from a state and a noised sum; sees nothing else.
+        noised: the last state as whole numbers, one for each cell of the question.
+
+    Raises:
+        PrivacyError: as `answer`.
+    """
+    state = start
+    for noise_key in noise_keys:
+        summed = sum_of(query, people(state, noise_key))
+        state = after(state, add_noise(summed, query, noise_key=noise_key))
+    return release(noised(state))
+
+
+def release(noised: Noised) -> LocalRelease:
+    """Returns what was computed from sums with all of the noise in them, ready to be sent."""
+    return LocalRelease(numbers=noised.total)
 
 
 def sum_of(query: BoundedSum, people: Iterable[Brought]) -> Gridded:

@@ -1,16 +1,19 @@
 """Every message that may cross the wire, and the one way each becomes bytes.
 
 The list in `Request` and `Reply` is all there is. Of an institution's people only a `Masked` sum
-has an encoding (in `Upload`); the rest are keys, seals, digests, signatures, and refusal codes from
-a fixed list. Decoding accepts exactly what encoding makes.
+(in `Upload`) and a `LocalRelease` (in `Answered`) have an encoding; the rest are keys, seals,
+digests, signatures, and refusal codes from a fixed list. Decoding accepts exactly what encoding
+makes.
 """
 
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from federation.canonical import hash_of
+from federation import canonical
+from federation.canonical import framed, hash_of
 from federation.errors import FedscoreError, ProtocolError
 from federation.message import Message
 from federation.model.network import Network
@@ -21,6 +24,9 @@ from federation.secure_aggregation.survivors import Reveal, Revealed, SetSigned,
 from federation.secure_aggregation.upload import Header, Upload
 
 LARGEST_MESSAGE: Final = 2**28
+
+ANSWER_LABEL: Final = "fedscore/answer/1"
+"""Under which an institution signs its answer in local mode."""
 
 Model = AdditiveCard | Network
 """What people can be asked about."""
@@ -123,6 +129,26 @@ class Open(Message, frozen=True, kw_only=True):
     signature: str
 
 
+class Ask(Message, frozen=True, kw_only=True):
+    """Coordinator: answer this question of a plan in local mode.
+
+    The same bytes may be sent again: whoever has answered says the same.
+
+    Attributes:
+        plan: digest of the plan.
+        question: which of the plan's questions.
+        round: 0 for bins and evaluation, else the training round from 0.
+        model: that a step, a gradient or an evaluation is about; None for bins.
+        signature: the coordinator's, of the question's context.
+    """
+
+    plan: str
+    question: Question
+    round: int
+    model: Model | None
+    signature: str
+
+
 class Abort(Message, frozen=True, kw_only=True):
     """Coordinator: this attempt failed; vote that it be given up, if you have released nothing.
 
@@ -197,6 +223,66 @@ class Joined(Message, frozen=True, kw_only=True):
     session: bytes
 
 
+class AnswerHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an institution signs of its answer in local mode.
+
+    Attributes:
+        institution: whose.
+        numbers: digest of the numbers that it sent.
+        ledger_sequence: entries in the institution's ledger once it had paid.
+        ledger_head: digest of the last of them.
+        signature: over all of it and the question's context, by the identity key.
+    """
+
+    institution: str
+    numbers: bytes
+    ledger_sequence: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+    ledger_head: str
+    signature: bytes
+
+    def body(self, context: bytes) -> bytes:
+        """Returns what the signature covers."""
+        return framed(
+            "answered",
+            context,
+            self.institution.encode(),
+            self.numbers,
+            self.ledger_sequence.to_bytes(8, "little"),
+            self.ledger_head.encode(),
+        )
+
+    def signed(self, identity: Ed25519PrivateKey, context: bytes) -> "AnswerHeader":
+        """Returns the same with its institution's signature."""
+        signature = canonical.sign(identity, ANSWER_LABEL, self.body(context))
+        return msgspec.structs.replace(self, signature=bytes.fromhex(signature))
+
+    def require_signed_by(self, key: str, context: bytes) -> None:
+        """Returns only if the holder of a key has signed exactly this.
+
+        Args:
+            key: Ed25519 public key, 64 hexadecimal digits.
+            context: of the question.
+
+        Raises:
+            ProtocolError: it did not.
+        """
+        canonical.verify(key, ANSWER_LABEL, self.body(context), self.signature.hex())
+
+
+class Answered(Message, frozen=True, kw_only=True):
+    """Institution: my own noised sum, or what I computed from noised sums of mine alone.
+
+    Attributes:
+        context: the question's.
+        header: signed; names the digest of the numbers.
+        numbers: one for each cell of the question, 8 little-endian bytes each, two's complement.
+    """
+
+    context: bytes
+    header: AnswerHeader
+    numbers: bytes
+
+
 class Voted(Message, frozen=True, kw_only=True):
     """Institution: I have released nothing for this context and never will.
 
@@ -239,8 +325,20 @@ class Closed(Message, frozen=True, kw_only=True):
     ledger_head: str
 
 
-Request = Invite | Begin | Join | Open | Survivors | Reveal | Abort | Refund | Close
-Reply = Accept | Begun | Joined | Upload | SetSigned | Revealed | Voted | Noted | Closed | Refuse
+Request = Invite | Begin | Join | Open | Ask | Survivors | Reveal | Abort | Refund | Close
+Reply = (
+    Accept
+    | Begun
+    | Joined
+    | Upload
+    | Answered
+    | SetSigned
+    | Revealed
+    | Voted
+    | Noted
+    | Closed
+    | Refuse
+)
 
 _M = TypeVar("_M", Request, Reply)
 
@@ -252,6 +350,11 @@ _replies: Final[msgspec.msgpack.Decoder[Reply]] = msgspec.msgpack.Decoder(Reply)
 def encode(message: Request | Reply) -> bytes:
     """Returns the one encoding of a message."""
     return _encoder.encode(message)
+
+
+def numbers_digest(numbers: bytes) -> bytes:
+    """Returns what an institution signs of the numbers that it sent."""
+    return hash_of("fedscore/numbers/1", numbers)
 
 
 def model_digest(model: Model | None) -> bytes:

@@ -36,6 +36,14 @@ def _require(holds: bool, rule: str) -> None:
         raise ConfigurationError(f"Expected {rule}.")
 
 
+class Mode(StrEnum):
+    """Who is protected, and by whose noise; each has settings of its own below."""
+
+    JOINT = "joint"
+    LOCAL = "local"
+    INSTITUTION = "institution"
+
+
 class _Tagged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One of several kinds of a setting; `type` in the file says which."""
 
@@ -330,6 +338,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ConfigurationError(
                 "In local mode an answer is never asked again: spare_attempts = 0."
             )
+
+    @property
+    def mode_name(self) -> Mode:
+        """Which mode it is in, as policies name it."""
+        if isinstance(self.mode, Joint):
+            return Mode.JOINT
+        return Mode.LOCAL if isinstance(self.mode, Local) else Mode.INSTITUTION
 
     @property
     def honest_shares(self) -> int:

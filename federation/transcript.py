@@ -1,7 +1,7 @@
 """What the coordinator writes down of a training, so that others can check it.
 
 One JSON object a line. It holds what was signed and what was opened; masked sums, shares and seeds
-are never in it.
+are never in it, and neither is what a single institution answered in local mode.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,12 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from federation import canonical
+from federation.messages import AnswerHeader
 from federation.query import Question
 from federation.secure_aggregation.session import Announcement
 from federation.secure_aggregation.upload import Header
+
+_Total = tuple[Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)], ...]
 
 TRANSCRIPT_LABEL: Final = "fedscore/transcript/2"
 
@@ -110,7 +113,32 @@ class Attempted(_Line, frozen=True, kw_only=True):
     voters: tuple[int, ...]
     votes: tuple[bytes, ...]
     coins: tuple[bytes, ...]
-    total: tuple[Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)], ...]
+    total: _Total
+    faults: tuple[Fault, ...]
+
+
+class Answers(_Line, frozen=True, kw_only=True):
+    """What became of the question that was asked just before, of a plan in local mode.
+
+    Attributes:
+        question: of the plan.
+        round: of the question.
+        model: digest of the model that was asked about.
+        columns: cells of each column of the question.
+        signature: the coordinator's, of the context.
+        headers: of the answers that were taken, in order of the institutions' ids. What they
+            answered is not written down, its digest is: an institution finds its own here.
+        total: the sum of the answers in grid units; empty if they were fewer than the quorum.
+        faults: what did not fit.
+    """
+
+    question: Question
+    round: int
+    model: bytes
+    columns: tuple[int, ...]
+    signature: str
+    headers: tuple[AnswerHeader, ...]
+    total: _Total
     faults: tuple[Fault, ...]
 
 
@@ -126,7 +154,7 @@ class Ended(_Line, frozen=True, kw_only=True):
     signature: str
 
 
-Line = Planned | Joint | Asked | Attempted | Ended
+Line = Planned | Joint | Asked | Attempted | Answers | Ended
 
 _lines: Final[msgspec.json.Decoder[Line]] = msgspec.json.Decoder(Line)
 

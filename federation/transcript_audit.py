@@ -10,25 +10,23 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from federation import canonical
 from federation.asking import (
+    ASK_LABEL,
     OPEN_LABEL,
     Asking,
+    asking_locally_of,
     asking_of,
     positions_of,
     question_at,
     terms_of,
 )
-from federation.errors import ConfigurationError, FedscoreError, PrivacyError, ProtocolError
-from federation.fits import Fit
-from federation.messages import Model, model_digest
-from federation.model.release import AnyRelease, Release
-from federation.plan import Plan, load_plan
-from federation.pricing import bins_sum, evaluation_sum
-from federation.query import BoundedSum, Question
+from federation.errors import ConfigurationError, FedscoreError, ProtocolError
+from federation.followed import Models, query_of
+from federation.model.release import AnyRelease
+from federation.plan import Local, Plan, load_plan
+from federation.query import Question
 from federation.schema import Schema
 from federation.secure_aggregation.roster import Roster, load_roster
 from federation.secure_aggregation.session import Group
@@ -42,6 +40,7 @@ from federation.secure_aggregation.survivors import (
 from federation.secure_aggregation.upload import HEADER_LABEL, commitment_to
 from federation.transcript import (
     TRANSCRIPT_LABEL,
+    Answers,
     Asked,
     Attempted,
     Ended,
@@ -123,6 +122,8 @@ def audit(content: bytes, schema: Schema | None, release: AnyRelease | None) -> 
             reading.ask(line)
         elif isinstance(line, Attempted):
             reading.attempt(line)
+        elif isinstance(line, Answers):
+            reading.answers(line)
         else:
             ended = line
             reading.end(line, lines[: number - 1], release)
@@ -141,8 +142,9 @@ class _Reading:
     line: int = 1
     asked: Asked | None = None
     group: Group | None = None
-    fit: Fit | None = None
+    models: Models | None = None
     attempts: int = 0
+    position: int = -1
     opened: dict[tuple[Question, int], int] = field(default_factory=dict)
     last: dict[Question, tuple[int, int]] = field(default_factory=dict)
     sequences: dict[str, int] = field(default_factory=dict)
@@ -152,6 +154,8 @@ class _Reading:
     def __post_init__(self) -> None:
         if self.schema is not None and self.schema.digest != self.plan.schema:
             raise ConfigurationError("The transcript's plan was made for another schema.")
+        if self.schema is not None:
+            self.models = Models(plan=self.plan, schema=self.schema)
 
     def audit(self) -> Audit:
         return Audit(
@@ -179,6 +183,8 @@ class _Reading:
     def join(self, line: Joint) -> None:
         self._require_told()
         self.group = None
+        if isinstance(self.plan.mode, Local):
+            self.blame(COORDINATOR, "a session, though the plan is in local mode")
         if line.session in self.sessions:
             self.blame(COORDINATOR, "a session that was begun before")
         self.sessions.add(line.session)
@@ -215,6 +221,51 @@ class _Reading:
             accuser = f"{fault.accuser} says: " if fault.accuser else ""
             self.blame(fault.institution, f"{accuser}{fault.what}", proven=False)
 
+    def answers(self, line: Answers) -> None:
+        """Checks what became of a question in local mode."""
+        self.attempts += 1
+        asked, self.asked = self.asked, None
+        if asked is None or (asked.question, asked.round, asked.signature) != (
+            line.question,
+            line.round,
+            line.signature,
+        ):
+            self.blame(COORDINATOR, "answers to a question that is not the one asked just before")
+        try:
+            self._answers(line)
+        except FedscoreError as error:
+            self.blame(COORDINATOR, str(error))
+        for fault in line.faults:
+            self.blame(fault.institution, fault.what, proven=False)
+
+    def _answers(self, line: Answers) -> None:
+        query = query_of(self.plan, self.schema, line.question, line.columns)
+        asking = asking_locally_of(self.plan, query, round_=line.round, model=line.model)
+        canonical.verify(self.plan.coordinator, ASK_LABEL, asking.context, line.signature)
+        if asking.position <= self.position:
+            self.blame(COORDINATOR, f"{line.question} {line.round} does not follow in the plan")
+        self.position = max(self.position, asking.position)
+        names = [header.institution for header in line.headers]
+        if names != sorted(set(names) & set(self.plan.participation.invited)):
+            raise ProtocolError("answers that are not in order, or of institutions not invited")
+        for header in line.headers:
+            name = header.institution
+            header.require_signed_by(self.roster.key_of(name) or "", asking.context)
+            self._require_grown(name, header.ledger_sequence)
+        is_enough = len(names) >= self.plan.participation.quorum
+        if is_enough != bool(line.total):
+            self.blame(COORDINATOR, "a total of fewer answers than the quorum, or none of enough")
+        if line.total:
+            self.opened[line.question, line.round] = self.line
+            if len(line.total) != query.length:
+                raise ProtocolError("a total of another length than the question's")
+        self._check_model(line, len(names))
+
+    def _require_grown(self, name: str, sequence: int) -> None:
+        if sequence <= self.sequences.get(name, 0):
+            self.blame(name, "its ledger did not grow between two signed headers")
+        self.sequences[name] = sequence
+
     def _attempt(self, line: Attempted) -> None:
         if self.group is None:
             raise ProtocolError("an attempt outside any valid session")
@@ -222,7 +273,7 @@ class _Reading:
         asking = asking_of(
             self.plan,
             self.group,
-            self._query(line),
+            query_of(self.plan, self.schema, line.question, line.columns),
             round_=line.round,
             attempt=line.attempt,
             model=line.model,
@@ -242,26 +293,9 @@ class _Reading:
                 raise ProtocolError(f"a header of {members[place]} names somebody else")
             body = header.body(asking.context)
             self.group.require_signed(place, HEADER_LABEL, body, header.signature)
-            if header.ledger_sequence <= self.sequences.get(members[place], 0):
-                self.blame(members[place], "its ledger did not grow between two signed headers")
-            self.sequences[members[place]] = header.ledger_sequence
+            self._require_grown(members[place], header.ledger_sequence)
         self._check_ending(line, asking)
-        self._check_model(line)
-
-    def _query(self, line: Attempted) -> BoundedSum:
-        query = BoundedSum(
-            question=line.question,
-            columns=line.columns,
-            share_variance=self.plan.noise.of(line.question),
-        )
-        if self.schema is not None:
-            known = {
-                Question.BINS: bins_sum(self.plan, self.schema),
-                Question.EVALUATION: evaluation_sum(self.plan, self.schema),
-            }
-            if known.get(line.question, query) != query:
-                raise ProtocolError("the question does not have the schema's columns")
-        return query
+        self._check_model(line, len(line.uploaded))
 
     def _require_order(self, line: Attempted) -> None:
         which = (line.question, line.round)
@@ -310,40 +344,14 @@ class _Reading:
         ):
             self.blame(COORDINATOR, "coins that are not what the headers committed to")
 
-    def _check_model(self, line: Attempted) -> None:
+    def _check_model(self, line: Attempted | Answers, answers: int) -> None:
         """Compares the model with what follows from the totals, and takes the total in."""
-        if self.schema is None:
+        if self.models is None:
             return
-        if line.model != model_digest(self._expected(line.question)):
+        if line.model != self.models.digest_at(line.question):
             self.blame(COORDINATOR, "the model does not follow from the totals before it")
-        if not line.total:
-            return
-        values = np.array(line.total, dtype=np.int64) / line.question.bound
-        answers = len(line.uploaded)
-        if line.question is Question.BINS:
-            self.fit = self._begun(values, answers)
-        elif line.question is self.plan.training_question and self.fit is not None:
-            self.fit = self.fit.after(values, answers)
-
-    def _begun(self, counts: NDArray[np.float64] | None, answers: int) -> Fit | None:
-        """Returns what follows from the bins; None if they hold nobody, and nothing follows."""
-        if self.schema is None:
-            return None
-        try:
-            return Fit.begin(self.plan, self.schema, counts, answers)
-        except PrivacyError:
-            return None
-
-    def _expected(self, question: Question) -> Model | None:
-        if question is Question.BINS:
-            return None
-        if self.fit is None and not self.plan.asks_bins:
-            self.fit = self._begun(None, 0)
-        if self.fit is None:
-            raise ProtocolError("a question about a model before any bins")
-        if question is self.plan.training_question:
-            return self.fit.to_ask()
-        return self.fit.finished()
+        if line.total:
+            self.models.take(line.question, line.total, answers)
 
     def end(self, line: Ended, before: list[bytes], release: AnyRelease | None) -> None:
         if line.release:  # who gives up after a crash has no card to go on with that attempt
@@ -365,9 +373,5 @@ class _Reading:
             return
         if release.digest != line.release or release.plan != self.plan.digest:
             self.blame(COORDINATOR, "the release is not the one that the transcript ends with")
-        elif self.fit is not None and _model_of(release) != self.fit.finished():
+        elif self.models is not None and not self.models.lead_to(release):
             self.blame(COORDINATOR, "the released model does not follow from the totals")
-
-
-def _model_of(release: AnyRelease) -> Model:
-    return release.card if isinstance(release, Release) else release.network

@@ -15,11 +15,11 @@ from fedscore.carrying import running_superlink
 from fedscore.coordinator_files import Office
 from fedscore.machine import system_clock, system_entropy
 from fedscore.progress import Step, Trained
+from fedscore.simulation import sums_of
 from fedscore.trainings import Training, Trainings
 from server.admission import cards_of_invited
 from server.flower_driver import FlowerTransport
-from server.rounds import MaskedSums
-from server.training import Progress, run_training
+from server.training import Progress, Sums, run_training
 
 _VALID_LONGER_SECONDS: Final = 60
 _log = logging.getLogger(__name__)
@@ -51,7 +51,8 @@ def run_over_flower(
     """
     plan, schema = training.plan(), training.schema()
     plan.require_signed()
-    has_begun = training.past().group is not None
+    past = training.past()
+    has_begun = past.group is not None or bool(past.answers)
     cards = cards_of_invited(plan, office.roster, office.cards, has_begun=has_begun)
     steps: list[Step] = []
 
@@ -83,9 +84,9 @@ def run_over_flower(
             latest = now
             watch(progress)
 
-        sums = MaskedSums(
-            plan=plan,
-            schema=schema,
+        sums = sums_of(
+            plan,
+            schema,
             roster=training.roster(),
             transport=SealedTransport(
                 carrier=carrier,
@@ -115,7 +116,7 @@ def run_over_flower(
 def _released(
     office: Office,
     training: Training,
-    sums: MaskedSums,
+    sums: Sums,
     plan: Plan,
     schema: Schema,
     *,

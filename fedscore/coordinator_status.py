@@ -5,7 +5,7 @@ from rich.table import Table
 
 from federation.card import fingerprint_of
 from federation.model.release import load_release
-from federation.query import Question
+from federation.transcript import Answers, Attempted
 from fedscore.coordinator_files import TRAININGS, Office, expiring
 from fedscore.trainings import Training, Trainings
 
@@ -72,7 +72,8 @@ def status_of(office: Office) -> Status:
 
 def _run(training: Training) -> Run:
     plan, past, release = training.plan(), training.past(), training.release()
-    opened = {(line.question, line.round) for line in past.told.values() if line.total}
+    lines: tuple[Attempted | Answers, ...] = (*past.told.values(), *past.answers.values())
+    opened = {(line.question, line.round) for line in lines if line.total}
     if not past.has_ended:
         state = "under way"
     else:
@@ -80,9 +81,9 @@ def _run(training: Training) -> Run:
     return Run(
         number=training.number,
         plan=plan.name,
-        rounds=sum(question is Question.STEP for question, _ in opened),
+        rounds=sum(question is plan.training_question for question, _ in opened),
         of=plan.rounds,
-        attempts=len(past.told),
+        attempts=len(lines),
         state=state,
         release=load_release(release).digest if release else "",
     )

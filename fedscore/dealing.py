@@ -54,6 +54,7 @@ def deal_table(
         coordinator=plan.coordinator,
         approved_peers=Peers.ROSTER,
         purposes=(plan.purpose,),
+        modes=(plan.mode_name,),
         least_participants=3,
         least_quorum=3,
         least_threshold=3,

@@ -81,6 +81,7 @@ state = "state"
 coordinator = {coordinator}       # the only key whose plans are considered
 approved_peers = "roster"         # all in our roster; or ["bank-b", ...]: nobody else beside us
 purposes = {purposes}
+modes = ["joint"]                 # and "local", "institution": other promises, see PROTOCOL.md
 # schemas = ["..."]               # digests of the data contracts that people have read
 
 least_participants = 3            # n: invited, ourselves included

@@ -24,17 +24,20 @@ from clients.reading import Reading
 from clients.records import Records
 from federation.canonical import public_key_of
 from federation.errors import ConfigurationError, DataError, ProtocolError
+from federation.messages import SeenHeader
 from federation.model.evaluation import Figure
 from federation.model.release import AnyRelease, load_release
-from federation.plan import Plan, plan_toml
+from federation.plan import Local, Plan, plan_toml
 from federation.population import Split
 from federation.privacy.entropy import Entropy
 from federation.schema import Schema
 from federation.secure_aggregation.roster import Member as RosterMember
 from federation.secure_aggregation.roster import Roster, roster_toml
 from federation.transcript import Transcript
+from federation.transport import Transport
 from fedscore.inspection import Member, inspect_institution, pooled
 from fedscore.machine import system_clock, system_entropy
+from server.local_sums import LocalSums
 from server.rounds import MaskedSums
 from server.training import Progress, Sums, run_training
 
@@ -219,19 +222,23 @@ def _run(
             for one in members
         )
         institutions = {seat.configuration.id: seat.institution for seat in seats}
-        masked = MaskedSums(
-            plan=plan,
-            schema=schema,
-            roster=roster,
-            transport=InProcess(institutions),
-            key=key,
-            entropy=mask_entropy,
-            transcript=Transcript(),
-            seen={},
-            keep_release=lambda _: None,  # written below, whole or not at all
-            watch=watch,
+        transcript = Transcript()
+        sums = (
+            sums_of(
+                plan,
+                schema,
+                roster=roster,
+                transport=InProcess(institutions),
+                key=key,
+                entropy=mask_entropy,
+                transcript=transcript,
+                seen={},
+                keep_release=lambda _: None,  # written below, whole or not at all
+                watch=watch,
+            )
+            if plain is None
+            else plain(plan, schema, institutions, watch)
         )
-        sums = masked if plain is None else plain(plan, schema, institutions, watch)
         started = time.perf_counter()
         try:
             data = run_training(
@@ -247,7 +254,7 @@ def _run(
         seconds = time.perf_counter() - started
         (out / RELEASE_FILE).write_bytes(data)
         if plain is None:
-            (out / TRANSCRIPT_FILE).write_bytes(masked.transcript.content())
+            (out / TRANSCRIPT_FILE).write_bytes(transcript.content())
         release = load_release(data)
         looked = [
             inspect_institution(
@@ -267,6 +274,58 @@ def _run(
         exact=pooled([held_out for _, held_out in looked]),
         members=tuple(member for member, _ in looked),
         log=tuple(log),
+    )
+
+
+def sums_of(
+    plan: Plan,
+    schema: Schema,
+    *,
+    roster: Roster,
+    transport: Transport,
+    key: Ed25519PrivateKey,
+    entropy: Entropy,
+    transcript: Transcript,
+    seen: Mapping[str, SeenHeader],
+    keep_release: Callable[[bytes], None],
+    watch: Callable[[Progress], None],
+) -> Sums:
+    """Returns what gets the totals of a plan: masked sums, or in local mode those of each alone.
+
+    Args:
+        plan: as of both.
+        schema: likewise.
+        roster: likewise.
+        transport: likewise.
+        key: likewise.
+        entropy: of masked sums alone.
+        transcript: likewise.
+        seen: of masked sums alone.
+        keep_release: as of both.
+        watch: likewise.
+    """
+    if isinstance(plan.mode, Local):
+        return LocalSums(
+            plan=plan,
+            schema=schema,
+            roster=roster,
+            transport=transport,
+            key=key,
+            transcript=transcript,
+            keep_release=keep_release,
+            watch=watch,
+        )
+    return MaskedSums(
+        plan=plan,
+        schema=schema,
+        roster=roster,
+        transport=transport,
+        key=key,
+        entropy=entropy,
+        transcript=transcript,
+        seen=seen,
+        keep_release=keep_release,
+        watch=watch,
     )
 
 

@@ -30,7 +30,7 @@ from server.training import Progress
 _TRIES: Final = 12
 """How often those who are missing are invited, or a session is begun, before the plan is ended."""
 
-_MAY_COME_BACK: Final = (RefusalCode.OUT_OF_ORDER, RefusalCode.UNAVAILABLE)
+MAY_COME_BACK: Final = (RefusalCode.OUT_OF_ORDER, RefusalCode.UNAVAILABLE)
 """Refusals of an invitation by an institution that is not ready yet; others are for good."""
 
 
@@ -109,7 +109,7 @@ class Gathering:
                     return self.group
             elif is_fresh:
                 break
-        raise self._too_few(what, replies)
+        raise too_few(self._plan, self._ready, what, replies)
 
     def _invited(self, names: list[str]) -> dict[str, Reply]:
         plan = plan_toml(self._plan)
@@ -123,7 +123,7 @@ class Gathering:
                 self._is_joined = False
             else:
                 self._lose(name, reply)
-            if isinstance(reply, Refuse) and reply.code not in _MAY_COME_BACK:
+            if isinstance(reply, Refuse) and reply.code not in MAY_COME_BACK:
                 self._gone.add(name)
         self._watch(
             Progress(
@@ -200,20 +200,27 @@ class Gathering:
             self._watch(Progress(step="malformed", number=1, of=1, answers=0))
             return False
 
-    def _too_few(self, what: str, replies: Mapping[str, Reply]) -> ProtocolError:
-        invited = self._plan.participation.invited
-        said = ", ".join(
-            f"{name}: {reply.code}"
-            for name, reply in sorted(replies.items())
-            if isinstance(reply, Refuse)
-        )
-        silent = [
-            name
-            for name in invited
-            if name not in self._ready and not isinstance(replies.get(name), Refuse)
-        ]
-        return ProtocolError(
-            f"{len(self._ready)} of {len(invited)} institutions {what}, the plan needs "
-            f"{self._plan.participation.quorum}. Refusals: {said or 'none'}; no answer: "
-            f"{', '.join(silent) or 'none'}."
-        )
+
+def too_few(plan: Plan, ready: set[str], what: str, replies: Mapping[str, Reply]) -> ProtocolError:
+    """Returns the error that a plan ends with if fewer than the quorum are ready.
+
+    Args:
+        plan: of the training.
+        ready: who is.
+        what: those have done, in words.
+        replies: that came last, by name.
+    """
+    invited = plan.participation.invited
+    said = ", ".join(
+        f"{name}: {reply.code}"
+        for name, reply in sorted(replies.items())
+        if isinstance(reply, Refuse)
+    )
+    silent = [
+        name for name in invited if name not in ready and not isinstance(replies.get(name), Refuse)
+    ]
+    return ProtocolError(
+        f"{len(ready)} of {len(invited)} institutions {what}, the plan needs "
+        f"{plan.participation.quorum}. Refusals: {said or 'none'}; no answer: "
+        f"{', '.join(silent) or 'none'}."
+    )

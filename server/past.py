@@ -10,7 +10,7 @@ from federation.plan import Plan, load_plan
 from federation.query import BoundedSum, Question
 from federation.secure_aggregation.roster import load_roster
 from federation.secure_aggregation.session import Group
-from federation.transcript import Asked, Attempted, Ended, Joint, Planned, Transcript
+from federation.transcript import Answers, Asked, Attempted, Ended, Joint, Planned, Transcript
 
 Place = tuple[Question, int, int]
 """A question of the plan, its round, and the attempt at it."""
@@ -23,6 +23,7 @@ class Past:
     Attributes:
         told: what became of each attempt.
         coins: of each attempt that was opened.
+        answers: what became of each question and round, in local mode.
         cut: the attempt in whose middle the earlier process stopped.
         group: the session that was joined last; its members may still be in it.
         at_fault: members of it that were left out.
@@ -33,6 +34,7 @@ class Past:
 
     told: dict[Place, Attempted] = field(default_factory=dict)
     coins: dict[Place, Coins] = field(default_factory=dict)
+    answers: dict[tuple[Question, int], Answers] = field(default_factory=dict)
     cut: Place | None = None
     group: Group | None = None
     at_fault: set[str] = field(default_factory=set)
@@ -67,6 +69,9 @@ class Past:
                     past.cut = (line.question, line.round, line.attempt)
                 case Attempted():
                     past._take(line, plan)
+                case Answers():
+                    past.cut = None
+                    past.answers[line.question, line.round] = line
                 case Ended():
                     past.has_ended = True
                 case Planned():
@@ -94,6 +99,28 @@ class Past:
         self.at_fault |= named & set(self.group.members) - uploaded
         for header in line.headers:
             see(self.seen, SeenHeader(context=asked.context, header=header))
+
+
+def taken_up(transcript: Transcript, first: Planned) -> Past:
+    """Returns how far a training came; a new one begins with its first line.
+
+    Args:
+        transcript: empty, or that of an earlier process.
+        first: what it begins with.
+
+    Raises:
+        ConfigurationError: it was begun with another plan or roster, has ended, or contradicts
+            itself.
+    """
+    past = Past.of(transcript)
+    lines = transcript.lines()
+    if not lines:
+        transcript.write(first)
+    elif lines[0] != first:
+        raise ConfigurationError("The transcript was begun with another plan or roster.")
+    elif past.has_ended:
+        raise ConfigurationError("This training has ended: there is nothing to take up again.")
+    return past
 
 
 def see(seen: dict[str, SeenHeader], found: SeenHeader) -> None:

@@ -40,7 +40,7 @@ from federation.transcript import Attempted, Planned, Transcript
 from federation.transport import Transport
 from server.attempts import Attempt, Channel, LeftOut
 from server.gathering import Gathering
-from server.past import Past
+from server.past import taken_up
 from server.training import Progress, Total
 
 
@@ -94,8 +94,7 @@ class MaskedSums:
         self._spare = plan.participation.spare_attempts
         self.fewest_answers = len(plan.participation.invited)
         self.transcript = transcript
-        self._past = Past.of(transcript)
-        self._begin_transcript(Planned(plan=plan_toml(plan), roster=roster_toml(roster)))
+        self._past = taken_up(transcript, Planned(plan=plan_toml(plan), roster=roster_toml(roster)))
         self._gathering = Gathering(
             plan=plan,
             roster=roster,
@@ -110,15 +109,6 @@ class MaskedSums:
         self._left_out = LeftOut(
             at_fault={members.index(name) for name in self._past.at_fault & set(members)}
         )
-
-    def _begin_transcript(self, first: Planned) -> None:
-        lines = self.transcript.lines()
-        if not lines:
-            self.transcript.write(first)
-        elif lines[0] != first:
-            raise ConfigurationError("The transcript was begun with another plan or roster.")
-        elif self._past.has_ended:
-            raise ConfigurationError("This training has ended: there is nothing to take up again.")
 
     def __enter__(self) -> Self:
         """Returns the rounds; nobody has been asked yet."""

@@ -170,7 +170,7 @@ def _answers_a_question_twice() -> AbstractContextManager[None]:
     @contextmanager
     def both() -> Iterator[None]:
         with (
-            _changed(Taking, "_require_in_order", lambda _self, _attempt: None),
+            _changed(Taking, "require_in_order", lambda _self, _attempt: None),
             _changed(Attempt, "give_up", give_up),
         ):
             yield

@@ -52,6 +52,7 @@ BROKEN = (
     ({"approved_peers": ("bank-01", "bank-03")}, "but not bank-02", RefusalCode.PARTICIPANTS),
     ({"approved_peers": ()}, "but not bank-01, bank-02, bank-03", RefusalCode.PARTICIPANTS),
     ({"purposes": ("research",)}, "is not one of this policy's purposes", RefusalCode.POLICY),
+    ({"modes": ("local", "institution")}, "mode 'joint' is not one of", RefusalCode.POLICY),
     ({"schemas": (OTHER,)}, "is not one of this policy's schemas", RefusalCode.SCHEMA),
     ({"least_participants": 5}, "participants 4 is below", RefusalCode.PARTICIPANTS),
     ({"least_quorum": 5}, "quorum 4 is below", RefusalCode.PARTICIPANTS),
@@ -256,12 +257,13 @@ def loaded(tmp_path: Path, text: str):
     return load_configuration(tmp_path / "institution.toml")
 
 
-def test_every_line_of_a_policy_must_be_there_but_the_list_of_schemas(tmp_path):
+def test_every_line_of_a_policy_must_be_there_but_the_lists_of_schemas_and_modes(tmp_path):
     policy = loaded(tmp_path, FILE).policy
     assert policy.approved_peers is Peers.ROSTER
     assert policy.schemas == ()
+    assert policy.modes == ("joint",)
     for name in Policy.__struct_fields__:
-        if name != "schemas":
+        if name not in ("schemas", "modes"):
             with pytest.raises(ConfigurationError, match=f"missing required field `{name}`"):
                 loaded(tmp_path, re.sub(rf"(?m)^{name} = .*\n", "", FILE))
 
@@ -272,6 +274,7 @@ def test_every_line_of_a_policy_must_be_there_but_the_list_of_schemas(tmp_path):
         ('coordinator = "abc"', "coordinator of 64"),
         ('coordinator = "' + "AB" * 32 + '"', "coordinator of 64"),
         ('schemas = ["mine"]', "schemas by digest"),
+        ('modes = ["joint", "open"]', "modes"),
         ('approved_peers = "everybody"', "approved_peers"),
         ("approved_peers = true", "approved_peers"),
         ("approved_peers = [1]", "approved_peers"),
@@ -304,6 +307,7 @@ def test_what_init_writes_names_every_line_of_a_policy_and_waits_for_a_person(na
         assert re.search(rf"(?m)^(# )?{name} = ", policy), name
     assert len(policy.splitlines()) <= 25, "one reads it in a minute"
     assert load_daemon_configuration(Path(CONFIG)).policy.schemas == ()
+    assert load_daemon_configuration(Path(CONFIG)).policy.modes == ("joint",)
     assert 'approval = "person"' in text
 
 
