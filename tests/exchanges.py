@@ -253,7 +253,7 @@ class Table:
             question=question,
             round=round_,
             attempt=attempt,
-            card=card,
+            model=card,
             coins=coins,
             signature="",
         )

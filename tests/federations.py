@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from clients.audit import sample_key
 from clients.configuration import Configuration
 from clients.institution import Institution
 from clients.ledger import Ledger
@@ -273,8 +274,10 @@ class Seat:
         taking = self.institution.taking
         query = sum_for(plan, taking.schema, question, card)
         taking.pay((question, round_, attempt), query)
-        people = door.sum_of(query, taking.people(question, card))
-        return door.add_noise(people, query, noise_key=self.noise_entropy()).total
+        noise_key = self.noise_entropy()
+        people = taking.people(question, card, sample_key=sample_key(noise_key))
+        summed = door.sum_of(query, people)
+        return door.add_noise(summed, query, noise_key=noise_key).total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
