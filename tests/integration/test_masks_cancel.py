@@ -86,7 +86,7 @@ def opened(built: Federation, wiring: Wiring, question: Question) -> Total:
         with sums:
             sums.begin()
             card = None if question is Question.BINS else flat_card(built.schema)
-            return sums.ask(question, round_=0, card=card)
+            return sums.ask(question, round_=0, model=card)
 
 
 def plainly(seats: Mapping[str, Seat], built: Federation, question: Question) -> np.ndarray:

@@ -10,6 +10,7 @@ import pytest
 
 from federation.canonical import public_key_of
 from federation.errors import ConfigurationError, DataError, PrivacyError, ProtocolError
+from federation.fits import Fit
 from federation.messages import (
     Accept,
     Close,
@@ -30,7 +31,7 @@ from federation.pricing import price_of
 from federation.privacy.ledger_entries import Refunded, Spent
 from federation.privacy.units import Population
 from federation.query import Question
-from federation.schema import load_schema
+from federation.schema import Schema, load_schema
 from federation.secure_aggregation.roster import Member
 from federation.secure_aggregation.survivors import Revealed, SetSigned, Survivors
 from federation.secure_aggregation.upload import Upload
@@ -560,7 +561,7 @@ def test_an_upload_that_does_not_fit_is_not_counted_and_its_owner_is_named(tmp_p
         sums = masked_sums(built, Wire(seats, broken))
         with sums:
             sums.begin()
-            total = sums.ask(Question.BINS, round_=0, card=None)
+            total = sums.ask(Question.BINS, round_=0, model=None)
     assert total.answers == 4
     assert b'"institution":"bank-00","accuser":""' in sums.transcript.content()
 
@@ -590,7 +591,7 @@ def test_if_the_protocol_ends_a_training_early_the_unspent_budget_returns(tmp_pa
         raise ProtocolError("It cannot go on.")
 
     with built.seats() as seats:
-        monkeypatch.setattr("server.training.CardFit.begin", broken)
+        monkeypatch.setattr("server.training.Fit.begin", broken)
         with pytest.raises(ProtocolError, match="go on"):
             train(built, in_process(seats))
         for seat in seats.values():
@@ -868,7 +869,12 @@ def test_a_simulation_opens_more_ledgers_than_the_system_usually_allows_files():
 def test_a_plan_whose_noise_hides_everybody_ends_and_its_budget_returns(tmp_path, monkeypatch):
     built = federation(tmp_path)
     with built.seats() as seats:
-        monkeypatch.setattr("server.rounds.UNITS_PER_ONE", -(2**16))  # counts below zero
+        begin = Fit.begin
+
+        def below_zero(plan: Plan, schema: Schema, counts: np.ndarray, answers: int) -> Fit:
+            return begin(plan, schema, -counts, answers)
+
+        monkeypatch.setattr("server.training.Fit.begin", below_zero)
         with pytest.raises(PrivacyError, match="hold nobody"):
             train(built, in_process(seats))
         for seat in seats.values():

@@ -296,7 +296,7 @@ def asked(kind: Question, card: AdditiveCard) -> tuple[BoundedSum, Asker]:
             )
         case Question.EVALUATION:
             return evaluation_sum(PLAN, SCHEMA), lambda codes, bad, starts: evaluation_contribution(
-                codes[:3], codes[3:], bad, starts, card=card, scale=STANDARD_SCALE
+                card.scores(codes[:3]), codes[3:], bad, starts, scale=STANDARD_SCALE
             )
 
 

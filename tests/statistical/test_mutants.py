@@ -271,7 +271,7 @@ def colluders_not_priced(patch: Patch) -> None:
 
 
 def one_column_priced(patch: Patch) -> None:
-    patch.setattr(pricing, "sensitivity_squared", lambda columns: UNITS_PER_ONE**2)
+    patch.setattr(pricing, "sensitivity_squared", lambda question, columns: question.bound**2)
 
 
 def held_out_people_trained_on(patch: Patch) -> None:

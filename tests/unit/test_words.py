@@ -151,7 +151,7 @@ def test_a_word_is_32_bits_exactly_if_no_total_can_leave_them(
     variance: int, most_people: int, institutions: int
 ) -> None:
     bits = word_bits(question(variance), most_people=most_people, institutions=institutions)
-    assert bits == protocol.word_bits(most_people, institutions, variance)
+    assert bits == protocol.word_bits(most_people * UNITS_PER_ONE, institutions, variance)
     worst = institutions * (most_people * UNITS_PER_ONE + largest_draw(variance))
     assert worst < 2 ** (bits - 1)
 
