@@ -204,7 +204,7 @@ class NetworkGradients:
                 return slope
             case Activation.RELU:
                 inside = (activated > 0.0) & (activated < LARGEST_ACTIVATION * _INPUT_UNITS)
-                return inside * _INPUT_UNITS**2
+                return inside.astype(np.float64) * _INPUT_UNITS**2
 
 
 def _matrices(inputs: int, hidden: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -6,16 +6,20 @@ import numpy as np
 from hypothesis import strategies as st
 
 from federation.grid import Role
+from federation.messages import Model
 from federation.model.network import NO_BIN, Activation, Network, Shape
 from federation.plan import (
     Institution,
     Joint,
     Local,
     NetworkModel,
+    Plan,
     ScorecardModel,
     ServerOptimiser,
 )
+from federation.query import Question
 from federation.schema import Schema
+from tests.federations import flat_card
 
 BY_INSTITUTION: Final = Institution(
     steps=2, step_length=0.5, proximal=0.125, optimiser=ServerOptimiser.FEDADAM
@@ -66,6 +70,15 @@ def plain_network(schema: Schema, hidden: tuple[int, ...] = HIDDEN) -> Network:
         activation=Activation.TANH,
     )
     return Network.of(shape, np.arange(shape.parameters) / 64 - 1)
+
+
+def model_for(plan: Plan, schema: Schema, question: Question) -> Model | None:
+    """Returns a model that a plan's question can be about: the flat card, or `plain_network`."""
+    if question is Question.BINS:
+        return None
+    if isinstance(plan.model, ScorecardModel):
+        return flat_card(schema)
+    return plain_network(schema, plan.model.hidden)
 
 
 def random_network(shape: Shape, seed: int, spread: float = 0.5) -> Network:

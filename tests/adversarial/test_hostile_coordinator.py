@@ -308,7 +308,7 @@ def test_a_card_that_cannot_be_is_refused(table: Table, changes: dict[str, Any])
         {"attempt": 2**40},
         {"question": Question.BINS},
         {"session": b"\2" * 32},
-        {"card": None},
+        {"model": None},
     ],
 )
 def test_a_question_that_was_not_signed_like_this_is_refused(

@@ -802,7 +802,7 @@ def test_an_attempt_is_signed_by_the_coordinator(spoken):
         {"attempt": 2**62},
         {"attempt": 2**63},
         {"attempt": 2**64 - 1},
-        {"card": None},
+        {"model": None},
         {"question": Question.BINS},
         {"session": bytes(32)},
         {"session": bytes(31)},

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from federation.asking import positions_of, question_at
 from federation.canonical import public_key_of
 from federation.errors import ConfigurationError, DataError, PrivacyError, ProtocolError
 from federation.fits import Fit
@@ -54,6 +55,7 @@ from tests.federations import (
     signed_plan,
     small_schema,
 )
+from tests.networks import KINDS
 
 
 @pytest.fixture
@@ -128,8 +130,8 @@ def test_an_earlier_round_or_attempt_is_never_answered_late(one):
         (Question.BINS, {"attempt": 2}),
         (Question.BINS, {"attempt": -1}),
         (Question.EVALUATION, {"attempt": 2}),
-        (Question.STEP, {"card": None}),
-        (Question.EVALUATION, {"card": None}),
+        (Question.STEP, {"model": None}),
+        (Question.EVALUATION, {"model": None}),
     ],
 )
 def test_what_the_plan_does_not_ask_is_refused_and_costs_nothing(one, question, changes):
@@ -179,9 +181,9 @@ def test_a_card_with_a_weight_beyond_the_public_bound_is_no_message(one, weight)
     honest = table.open(Question.STEP)
     fields: dict[str, Any] = {"type": "Open", **msgspec.to_builtins(honest, builtin_types=(bytes,))}
     assert msgspec.msgpack.encode(fields) == encode(honest)
-    fields["card"]["weights"] = [
+    fields["model"]["weights"] = [
         [weight if bin_ == 0 else 0 for bin_ in range(len(weights))]
-        for weights in fields["card"]["weights"]
+        for weights in fields["model"]["weights"]
     ]
     try:
         data = msgspec.msgpack.encode(fields)
@@ -817,15 +819,19 @@ def test_a_release_that_was_changed_or_is_of_another_plan_is_not_trusted(tmp_pat
             assert said in seat.log[-1]
 
 
-def test_a_corrupted_snapshot_changes_nothing_but_the_sum(tmp_path):
-    built = federation(tmp_path)
+@pytest.mark.parametrize(
+    "kind", ["a scorecard, joint", "a network, joint, sampled", "a network, institution"]
+)
+def test_a_corrupted_snapshot_changes_nothing_but_the_sum(tmp_path, kind):
+    built = federation(tmp_path, **KINDS[kind])
+    questions = [question_at(built.plan, one)[0] for one in positions_of(built.plan)]
     with built.seats() as seats:
         table = Table.of(built, seats)
         generator = np.random.default_rng(0)
         for blocks in (tmp_path / "seats" / "bank-00").glob("*/*.blocks"):
             noise = generator.integers(0, 256, blocks.stat().st_size).astype(np.uint8)
             blocks.write_bytes(noise.tobytes())
-        for question in Question:
+        for question in dict.fromkeys(questions):
             assert len(table.total(table.open(question))) > 0
 
 

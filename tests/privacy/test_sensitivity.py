@@ -21,13 +21,12 @@ from federation.door import Brought, Cells, Contribution, Products, one_column_e
 from federation.errors import DataError, PrivacyError
 from federation.messages import Model
 from federation.model.evaluation import evaluation_columns, evaluation_contribution
-from federation.model.network import inputs
+from federation.model.network import Network, inputs
 from federation.model.scorecard import (
     LARGEST_WEIGHT,
     AdditiveCard,
     count_contribution,
 )
-from federation.plan import ScorecardModel
 from federation.pricing import bins_sum, dense_sum, evaluation_sum, step_sum
 from federation.privacy.events import LEAST_SHARE_VARIANCE
 from federation.query import BoundedSum, Question
@@ -41,7 +40,7 @@ from tests.federations import (
     small_schema,
     small_table,
 )
-from tests.networks import KINDS, plain_network
+from tests.networks import KINDS, model_for, plain_network
 from tests.privacy.reference_sum import Crowd, Person, reference_total
 from tests.steps import step_contribution
 from tests.unmasking import MASKS, unmasked
@@ -80,10 +79,7 @@ def question(columns: tuple[int, ...]) -> BoundedSum:
 
 def total_of(query: BoundedSum, blocks: Iterable[Brought]) -> Total:
     """Returns the sum that the door would noise, by its own stages."""
-    total = door.Gridded(total=np.zeros(query.length, dtype=np.int64))
-    for block in blocks:
-        total = door.add(total, door.to_grid(door.clip(block, query), query))
-    return total.total
+    return door.sum_of(query, blocks).total
 
 
 def squared(difference: Total) -> int:
@@ -392,12 +388,11 @@ def answers_of(fed: Federation, out: str) -> dict[Question, Total]:
 def questions_of(fed: Federation) -> dict[Question, tuple[BoundedSum, Model | None]]:
     """Returns each question of a plan, with a model that it can be about."""
     plan, schema = fed.plan, fed.schema
-    model: Model
-    if isinstance(plan.model, ScorecardModel):
-        model = flat_card(schema)
+    model = model_for(plan, schema, plan.training_question)
+    if isinstance(model, AdditiveCard):
         training = step_sum(plan, model)
     else:
-        model = plain_network(schema)
+        assert isinstance(model, Network)
         training = dense_sum(plan, model.shape.parameters)
     return {
         Question.BINS: (bins_sum(plan, schema), None),
