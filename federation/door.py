@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from federation.errors import PrivacyError
 from federation.privacy.discrete_gaussian import sample
-from federation.query import UNITS_PER_CLIP, UNITS_PER_ONE, BoundedSum
+from federation.query import UNITS_PER_CLIP, UNITS_PER_ONE, BoundedSum, Question
 from federation.secure_aggregation.words import Masks, Words, masked
 
 _S = TypeVar("_S")
@@ -246,7 +246,9 @@ def sum_of(query: BoundedSum, people: Iterable[Brought]) -> Gridded:
         PrivacyError: as `answer`.
     """
     total = Gridded(total=np.zeros(query.length, dtype=np.int64))
-    for block in people:
+    for number, block in enumerate(people):
+        if query.question is Question.UPDATE and number > 0:
+            raise PrivacyError("An institution brings one update, not several.")
         if isinstance(block, Products):
             total = add(total, products_to_grid(clip_products(block, query)))
         else:
@@ -296,6 +298,8 @@ def clip_products(block: Products, query: BoundedSum) -> ClippedProducts:
             row).
     """
     rows = len(block.layers[0].signals) if block.layers else 0
+    if query.question is Question.UPDATE and rows > 1:
+        raise PrivacyError("An update is one vector of a whole institution.")
     if not query.question.is_dense or rows > MOST_ROWS or not block.layers:
         raise PrivacyError("Vectors are for a dense question, 2^20 rows at most at once.")
     if any(
