@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from experiments import live_report, mask_report, plots, tables
+from experiments import live_report, mask_report, membership, plots, tables
 from experiments.bank_results import Banks
 from experiments.banks import run_banks
 from experiments.comparison import Comparison, run_comparison
@@ -11,6 +11,7 @@ from experiments.datasets import GMSC, TAIWAN
 from experiments.experiment import Experiment
 from experiments.live_rounds import LiveRounds, run_live_rounds
 from experiments.masks import MaskCosts, run_masks
+from experiments.membership import Membership, run_membership
 from experiments.rounds import Rounds, run_rounds
 from experiments.scale import Scale, run_scale
 from experiments.sources import Sources, run_sources
@@ -123,6 +124,17 @@ LIVE_ROUNDS: Final = Experiment(
     plot=live_report.plot,
 )
 
+MEMBERSHIP: Final = Experiment(
+    name="membership",
+    question="Can whoever sees every opened sum tell who took part?",
+    minutes=2,
+    kind=Membership,
+    run=run_membership,
+    answer=membership.answer,
+    tables={"membership": membership.table},
+    plot=membership.plot,
+)
+
 # Experiments differ in the type of their result, which their own functions agree on.
 EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
     one.name: one
@@ -136,6 +148,7 @@ EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
         SOURCES,
         MASKS,
         LIVE_ROUNDS,
+        MEMBERSHIP,
     )
 }
 
