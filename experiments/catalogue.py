@@ -2,13 +2,21 @@
 
 from typing import Any, Final
 
-from experiments import live_report, mask_report, membership, plots, tables
+from experiments import (
+    flower_simulation,
+    live_report,
+    mask_report,
+    membership,
+    plots,
+    tables,
+)
 from experiments.bank_results import Banks
 from experiments.banks import run_banks
 from experiments.comparison import Comparison, run_comparison
 from experiments.confirmation import Confirmation, run_confirmation
 from experiments.datasets import GMSC, TAIWAN
 from experiments.experiment import Experiment
+from experiments.flower_simulation import FlowerSimulation, run_flower_simulation
 from experiments.live_rounds import LiveRounds, run_live_rounds
 from experiments.masks import MaskCosts, run_masks
 from experiments.membership import Membership, run_membership
@@ -135,6 +143,17 @@ MEMBERSHIP: Final = Experiment(
     plot=membership.plot,
 )
 
+FLOWER_SIMULATION: Final = Experiment(
+    name="flower_simulation",
+    question="How fast is a simulated round, beside Flower's simulation engine?",
+    minutes=6,
+    kind=FlowerSimulation,
+    run=run_flower_simulation,
+    answer=flower_simulation.answer,
+    tables={"flower_simulation": flower_simulation.table},
+    plot=flower_simulation.plot,
+)
+
 # Experiments differ in the type of their result, which their own functions agree on.
 EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
     one.name: one
@@ -149,6 +168,7 @@ EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
         MASKS,
         LIVE_ROUNDS,
         MEMBERSHIP,
+        FLOWER_SIMULATION,
     )
 }
 

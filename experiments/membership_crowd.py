@@ -68,13 +68,12 @@ upper = {cells}
 cells = {cells}
 """
 
+SCHEMA: Final = _HEAD + "".join(
+    _FEATURE.format(number=number, cells=_CELLS) for number in range(_FEATURES)
+)
+"""Eight numeric features of 16 cells."""
+
 Whole = NDArray[np.int64]
-
-
-def schema() -> Schema:
-    """Returns eight numeric features of 16 cells."""
-    features = [_FEATURE.format(number=number, cells=_CELLS) for number in range(_FEATURES)]
-    return load_schema(_HEAD + "".join(features))
 
 
 def plan_for(schema: Schema, *, epsilon: float, rounds: int, people: int) -> Plan:
@@ -128,7 +127,7 @@ class Crowd:
             people_each: of each institution, canaries not counted; about one in ten is bad.
             canaries: how many.
         """
-        contract, generator = schema(), np.random.default_rng(0)
+        contract, generator = load_schema(SCHEMA), np.random.default_rng(0)
         known = len(NAMES) * people_each
         table = _table(generator, known, canaries)
         with tempfile.TemporaryDirectory() as scratch:
