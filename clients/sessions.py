@@ -120,6 +120,8 @@ class Sessions:
         self._announcing: Announcing | None = None
         self._session: Session | None = None
         self._attempt: _Attempt | None = None
+        self._begun: set[bytes] = set()
+        """Contexts of the attempts that this process has begun."""
 
     # 1. A session: a fresh key each, then one secret for each pair.
 
@@ -188,6 +190,7 @@ class Sessions:
             round_=found.position,
             number=request.attempt,
         )
+        self._begun.add(found.context)
         self._attempt = None  # an earlier attempt ends here, whatever becomes of this one
         paid = (request.question, request.round, request.attempt)
         sequence, head = self.taking.pay(paid, found.query)
@@ -291,15 +294,19 @@ class Sessions:
     def abort(self, request: Abort) -> Reply:
         """Returns our vote that the attempt be given up.
 
+        Only the process that began an attempt knows what it has released for it: the records of an
+        earlier one may be a copy from before that was noted.
+
         Raises:
-            ProtocolError: not an attempt of this plan, or we have released something for it.
+            ProtocolError: not an attempt of this plan, not begun by this process, or we have
+                released something for it.
         """
+        if request.context not in self._begun:
+            raise ProtocolError("This process has not begun this attempt: it cannot vote on it.")
         attempt = self._attempt
         is_current = attempt is not None and attempt.asking.context == request.context
         if attempt is not None and is_current:
             standing = on_abort(attempt.standing)
-        else:
-            self._noted(request.context)
         signature = canonical.sign(self._identity, ABORT_LABEL, abort_body(request.context))
         reply = Voted(context=request.context, signature=bytes.fromhex(signature))
         self._say(ABORT, request, reply, request.context)  # refuses after a release

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 
 from clients.ledger import Ledger
@@ -19,17 +18,14 @@ from federation.messages import (
     Close,
     Coins,
     Invite,
-    Noted,
     Refund,
     RefusalCode,
     Refuse,
     SeenHeader,
-    Voted,
 )
 from federation.plan import plan_toml
 from federation.privacy.ledger_entries import Refunded, Reserved, Spent
 from federation.query import Question
-from federation.secure_aggregation.survivors import SetSigned
 from federation.secure_aggregation.upload import Upload
 from fedscore.trainings import Training
 from tests.exchanges import Table
@@ -202,43 +198,6 @@ def test_what_an_institution_remembers_of_its_own_ledger_never_goes_back(tmp_pat
         for one in (*reversed(seen), *seen):  # an old one is shown: it is ours, and stays old
             assert isinstance(seat.send(Invite(plan=plan_toml(fed.plan), seen=one)), Accept)
             assert seat.records.own_head() == latest
-
-
-def test_votes_of_later_processes_give_back_what_was_never_opened_and_nobody_opens_it_after(
-    tmp_path: Path,
-) -> None:
-    fed = federation(tmp_path, people=20, quorum=3)
-    with fed.seats() as seats:
-        table = Table.of(fed, seats)
-        request = table.open(Question.BINS)
-        collected = table.collected(request, table.group.members[:3])
-        said = table.told(collected)
-        assert all(isinstance(one, SetSigned) for one in said.values())
-    with fed.seats() as seats:
-        votes = {}
-        for place, name in enumerate(table.group.members[:3]):
-            reply = seats[name].send(Abort(context=collected.context))
-            assert isinstance(reply, Voted), seats[name].log
-            votes[place] = reply.signature
-        refund = Refund(context=collected.context, voters=tuple(votes), votes=tuple(votes.values()))
-        again = Table.again(fed, seats, session=SECOND)
-        for name in table.group.members[:3]:
-            for _ in range(3):
-                assert seats[name].send(refund) == Noted(context=collected.context)
-            assert (
-                seats[name].send(request) == collected.uploads[table.group.members.index(name)]
-            ), "the very same bytes, under masks that nobody takes off any more"
-        assert isinstance(seats["bank-03"].send(refund), Refuse), "it has paid nothing"
-        total = again.total(again.open(Question.BINS, attempt=1))
-        assert isinstance(total, np.ndarray)
-        more = again.open(Question.BINS, attempt=2)
-        for name, seat in seats.items():
-            assert isinstance(seat.send(more), Refuse), "it was opened: the bins are asked once"
-            seat.send(refund)
-            entries = [one.entry for one in seat.ledger.entries()]
-            refunds = sum(isinstance(one, Refunded) for one in entries)
-            assert refunds == (name != "bank-03")
-            assert sum(isinstance(one, Spent) for one in entries) - refunds == 1
 
 
 def test_a_plan_that_was_closed_is_neither_voted_about_nor_refunded_nor_entered_again(

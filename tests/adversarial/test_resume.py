@@ -12,6 +12,7 @@ import pytest
 from experiments.entropy import SeededEntropy
 from federation.errors import ConfigurationError, LedgerCorrupt, ProtocolError
 from federation.messages import (
+    Abort,
     Accept,
     Close,
     Invite,
@@ -19,14 +20,16 @@ from federation.messages import (
     RefusalCode,
     Refuse,
     SeenHeader,
+    decode_reply,
     decode_request,
+    encode,
 )
 from federation.model.release import load_release
 from federation.plan import plan_toml
 from federation.privacy.ledger_entries import Closed, Refunded, Reserved, Spent
 from federation.query import Question
 from federation.secure_aggregation.survivors import Survivors
-from federation.secure_aggregation.upload import Header
+from federation.secure_aggregation.upload import Header, Upload
 from federation.transcript import Transcript
 from federation.transcript_audit import audit
 from federation.transport import Transport
@@ -184,18 +187,50 @@ class Cut:
         return replies
 
 
-def test_an_attempt_that_was_cut_and_lost_with_its_institutions_is_refunded(tmp_path: Path) -> None:
+def test_an_attempt_that_was_lost_with_all_its_processes_stays_paid_and_bins_are_not_asked_twice(
+    tmp_path: Path,
+) -> None:
     fed = federation(tmp_path, people=20)
     disk = Disk()
     with fed.seats() as seats, pytest.raises(Killed):
         life(fed, Cut(in_process(seats), Open), disk, 0)
     with fed.seats() as seats:
-        life(fed, in_process(seats), disk, 1)
-        checked(fed, disk, seats)
+        with pytest.raises(ProtocolError, match="No total of bins 0 could be opened"):
+            life(fed, in_process(seats), disk, 1)
         for seat in seats.values():
             entries = [one.entry for one in seat.ledger.entries()]
-            assert sum(isinstance(one, Refunded) for one in entries) == 1
-            assert sum(isinstance(one, Spent) for one in entries) == 6
+            assert not any(isinstance(one, Refunded) for one in entries)
+            assert sum(isinstance(one, Spent) for one in entries) == 1
+
+
+class Heard(Cut):
+    """Remembers what the first institution has uploaded."""
+
+    upload: Upload
+
+    def exchange(self, requests: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        replies = self._inner.exchange(requests)
+        if isinstance(decode_request(next(iter(requests.values()))), Open):
+            reply = decode_reply(replies["bank-00"])
+            assert isinstance(reply, Upload)
+            self.upload = reply
+            raise Killed
+        return replies
+
+
+def test_a_process_does_not_vote_on_what_an_earlier_one_may_have_released(tmp_path: Path) -> None:
+    """Its records may be a copy from between its answer and its release."""
+    fed = federation(tmp_path, people=20)
+    with fed.seats() as seats:
+        heard = Heard(in_process(seats), Open)
+        with pytest.raises(Killed):
+            life(fed, heard, Disk(), 0)
+        vote = encode(Abort(context=heard.upload.context))
+    with fed.seats() as seats:
+        reply = decode_reply(seats["bank-00"].institution.handle(vote))
+        assert isinstance(reply, Refuse)
+        assert reply.code is RefusalCode.OUT_OF_ORDER
+        assert "cannot vote" in seats["bank-00"].log[-1]
 
 
 def test_what_was_released_before_all_processes_ended_is_opened_without_paying_again(

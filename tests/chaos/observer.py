@@ -100,6 +100,7 @@ class Observer:
         self._sets: dict[tuple[str, bytes], bytes] = {}
         self._released: dict[bytes, set[str]] = defaultdict(set)
         self._voted: dict[bytes, set[str]] = defaultdict(set)
+        self._survivors: dict[bytes, set[str]] = defaultdict(set)  # whose answers a total is of
         self._used: dict[bytes, bytes] = {}  # commitment to a key -> the context it is for
         self._envelopes: dict[tuple[str, int, bytes], bytes] = {}
         self._opened: dict[tuple[str, str, int], set[bytes]] = defaultdict(set)
@@ -198,6 +199,9 @@ class Observer:
         self, machine: Machine, request: Survivors | Reveal, reply: SetSigned | Revealed
     ) -> None:
         key = (machine.name, reply.context)
+        if isinstance(request, Survivors):
+            named = {one.header.institution for one in request.relayed}
+            self._survivors[reply.context] |= named
         if self._sets.setdefault(key, reply.signature) != reply.signature:
             self._say(f"{machine.label} signed two sets of survivors for one attempt")
         if isinstance(reply, SetSigned):
@@ -217,7 +221,7 @@ class Observer:
         if len(opened) > 1 and attempt[1] != Question.STEP:  # a step's retry is paid as well
             self._say(f"{attempt[1]} of one plan can be opened twice")
         for (name, of), held in self._held.items():
-            if of == context:
+            if of == context and name in self._survivors[context]:
                 if self._totals[name] - held:
                     self._say(f"a ledger of {name} that has lost what was opened takes part again")
                 self._totals[name].add(attempt)
