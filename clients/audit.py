@@ -13,9 +13,9 @@ from typing import Final
 
 from federation import door
 from federation.canonical import hash_of
-from federation.door import Contribution
+from federation.door import Brought
 from federation.errors import ProtocolError
-from federation.model.scorecard import AdditiveCard
+from federation.messages import Model
 from federation.query import BoundedSum, Question
 from federation.secure_aggregation.session import place_bytes
 from federation.secure_aggregation.upload import (
@@ -44,7 +44,7 @@ class Opening:
         masking: masks of the attempt.
         query: what was asked.
         question: of the plan.
-        card: that it was about; None for bins.
+        model: that it was about; None for bins.
         noise_key: 32 bytes.
     """
 
@@ -52,8 +52,16 @@ class Opening:
     masking: Masking
     query: BoundedSum
     question: Question
-    card: AdditiveCard | None
+    model: Model | None
     noise_key: bytes = field(repr=False)
+
+
+def sample_key(noise_key: bytes) -> bytes:
+    """Returns the key that decides who takes part, where people are sampled, 32 bytes.
+
+    A retry has another noise key, and so a fresh sample.
+    """
+    return hash_of("fedscore/sample/1", noise_key)
 
 
 def noise_commitment(noise_key: bytes) -> bytes:
@@ -88,7 +96,7 @@ def falls_on(coin: bytes, place: int, share: float) -> bool:
     return drawn < share * 2**64
 
 
-def repeats(opening: Opening, people: Iterable[Contribution]) -> bool:
+def repeats(opening: Opening, people: Iterable[Brought]) -> bool:
     """Returns whether the committed keys and these people give the very upload that was signed.
 
     Args:

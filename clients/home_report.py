@@ -21,9 +21,8 @@ from federation.errors import ConfigurationError
 from federation.grid import Role
 from federation.model.evaluation import Figure
 from federation.model.exact_auc import auc_difference, auc_of
-from federation.model.release import Release
+from federation.model.release import AnyRelease
 from federation.model.score_scale import ScoreScale
-from federation.model.scorecard import AdditiveCard
 from federation.privacy.units import Population
 from federation.schema import RowsPerPerson, Schema
 
@@ -41,7 +40,7 @@ class OwnScores:
     """Held-out people of one institution, scored by both cards.
 
     Attributes:
-        national: int64[rows], points of the released card.
+        national: int64[rows], points of the released model.
         alone: int64[rows], points of the card that was trained at home.
         bad: bool[rows].
         trained_bad: bool[trained rows].
@@ -53,7 +52,7 @@ class OwnScores:
     trained_bad: NDArray[np.bool_]
 
 
-def scored_at_home(schema: Schema, snapshot: Snapshot, release: Release) -> OwnScores:
+def scored_at_home(schema: Schema, snapshot: Snapshot, release: AnyRelease) -> OwnScores:
     """Trains a card at home and scores the held-out people by it and by the release.
 
     In memory: about 20 bytes a held-out row. A person with several rows counts with each.
@@ -63,8 +62,8 @@ def scored_at_home(schema: Schema, snapshot: Snapshot, release: Release) -> OwnS
     """
     home = train_at_home(schema, snapshot, release.scale)
     return OwnScores(
-        national=_scores(schema, snapshot, release.card),
-        alone=_scores(schema, snapshot, home),
+        national=_scores(schema, snapshot, release.points),
+        alone=_scores(schema, snapshot, home.scores),
         bad=_outcomes(snapshot, Population.HELD_OUT),
         trained_bad=_outcomes(snapshot, Population.TRAINED),
     )
@@ -75,9 +74,13 @@ def _outcomes(snapshot: Snapshot, population: Population) -> NDArray[np.bool_]:
     return np.concatenate(blocks) if blocks else np.zeros(0, dtype=bool)
 
 
-def _scores(schema: Schema, snapshot: Snapshot, card: AdditiveCard) -> NDArray[np.int64]:
+def _scores(
+    schema: Schema,
+    snapshot: Snapshot,
+    points_of: Callable[[NDArray[np.uint8]], NDArray[np.int64]],
+) -> NDArray[np.int64]:
     scored = [i for i, grid in enumerate(schema.grids) if grid.role is Role.SCORED]
-    blocks = [card.scores(b.codes[scored]) for b in snapshot.blocks(Population.HELD_OUT)]
+    blocks = [points_of(b.codes[scored]) for b in snapshot.blocks(Population.HELD_OUT)]
     return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.int64)
 
 
@@ -125,7 +128,7 @@ class HomeReport(msgspec.Struct, frozen=True, kw_only=True):
         trained: people that the card at home was trained on.
         held_out: people that both cards are judged by; neither has seen them.
         held_out_bad: bad rows among them.
-        national: the released card.
+        national: the released card or network.
         alone: the card trained at home.
         gain: AUC of the released card less that of the other, paired.
         remarks: why a figure is missing, or what to mind when reading it.
@@ -147,7 +150,7 @@ def home_report(
     configuration: DaemonConfiguration,
     *,
     schema: Schema,
-    release: Release,
+    release: AnyRelease,
     read_table: Callable[[Path], Snapshot],
     directory: Path,
 ) -> HomeReport:

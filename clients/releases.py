@@ -4,10 +4,10 @@ from pathlib import Path
 
 from clients.ledger_file import errors_of, replace_durably
 from federation.errors import ProtocolError
-from federation.model.release import Release, load_release
+from federation.model.release import AnyRelease, load_release
 
 
-def trusted_release(data: bytes, *, plan: str, coordinator: str) -> Release:
+def trusted_release(data: bytes, *, plan: str, coordinator: str) -> AnyRelease:
     """Returns a release that the coordinator signed for a plan.
 
     Raises:

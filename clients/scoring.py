@@ -21,8 +21,9 @@ from clients.columns import CheckedColumns, FeatureColumns, Holds, check_not_hel
 from clients.person_keys import create_private
 from clients.table_file import TableFile
 from federation.errors import ConfigurationError
-from federation.model.release import Release
-from federation.model.scoring import MOST_REASONS, NO_REASON, Scorer, bad_rates, require_parity
+from federation.model.release import AnyRelease
+from federation.model.scores import MOST_REASONS, NO_REASON, bad_rates
+from federation.model.scoring import require_parity, scorer_of
 from federation.schema import ROW_AS_KEY
 
 _REASON_COLUMNS: Final = tuple(f"reason_{place}" for place in range(1, MOST_REASONS + 1))
@@ -34,13 +35,13 @@ _FIELDS: Final = (
 )
 
 
-def score_table(release: Release, table: Path, out: Path, *, not_held: frozenset[str]) -> int:
+def score_table(release: AnyRelease, table: Path, out: Path, *, not_held: frozenset[str]) -> int:
     """Scores every row of a table into a new file, in the order of the table.
 
     The file has the columns
 
         the person key  as in the table; `row`, counted from 1, where the table has none
-        points          int32, the exact sum of the card, unclipped
+        points          int32, of the card or network, unclipped
         score           int32, the same cut to the scale: what is shown
         bad_rate        float32, the probability of bad that `points` stands for
         reason_1 to _4  text, empty (null) where there are fewer
@@ -71,9 +72,9 @@ def score_table(release: Release, table: Path, out: Path, *, not_held: frozenset
 class _ScoredTable:
     """One table, read once, as record batches of scores under `schema`."""
 
-    def __init__(self, release: Release, path: Path, not_held: frozenset[str]) -> None:
+    def __init__(self, release: AnyRelease, path: Path, not_held: frozenset[str]) -> None:
         self._scale = release.scale
-        self._scorer = Scorer(release)
+        self._scorer = scorer_of(release)
         self._reasons = pa.array(self._scorer.reasons, pa.string())
         self._columns = CheckedColumns(TableFile(path), MappingProxyType({}))
         key = release.schema.person_key

@@ -201,7 +201,9 @@ class Sessions:
         noise_key = self._noise_entropy()
         masked = door.answer(
             found.query,
-            self.taking.people(request.question, request.card),
+            self.taking.people(
+                request.question, request.model, sample_key=audit.sample_key(noise_key)
+            ),
             noise_key=noise_key,
             masks=masking.masks,
         )
@@ -224,7 +226,7 @@ class Sessions:
                 masking=masking,
                 query=found.query,
                 question=request.question,
-                card=request.card,
+                model=request.model,
                 noise_key=noise_key,
             ),
         )
@@ -375,7 +377,12 @@ class Sessions:
         self._attempt = None
         place = attempt.sharing.masking.session.place
         if audit.falls_on(coin, place, self.taking.plan.participation.audited_share):
-            people = self.taking.people(attempt.opening.question, attempt.opening.card)
+            opening = attempt.opening
+            people = self.taking.people(
+                opening.question,
+                opening.model,
+                sample_key=audit.sample_key(opening.noise_key),
+            )
             matches = audit.repeats(attempt.opening, people)
             said = audit.PASSED if matches else audit.FAILED
             self._log(f"audit of {_named(attempt.paid)}: the seed with the snapshot {said}")

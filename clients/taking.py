@@ -3,19 +3,21 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from clients.blocks import Block
+from clients.dense import gradients, update
 from clients.ledger import Head, Ledger
 from clients.packed_people import step_contributions
 from clients.snapshot import Snapshot
 from clients.withdrawals import Withdrawals
 from federation.canonical import Digest
-from federation.door import Contribution
+from federation.door import Brought
 from federation.errors import ProtocolError
 from federation.grid import Role
+from federation.messages import Model
 from federation.model.evaluation import evaluation_contribution
+from federation.model.network import Network
 from federation.model.scorecard import AdditiveCard, count_contribution
-from federation.plan import Plan
-from federation.privacy.events import GaussianEvents
+from federation.plan import Institution, NetworkModel, Plan
+from federation.pricing import charge_of
 from federation.privacy.ledger_entries import Refunded, Spent
 from federation.query import BoundedSum, Question
 from federation.schema import Schema
@@ -77,11 +79,7 @@ class Taking:
         """
         self._require_in_order(attempt)
         question, round_, number = attempt
-        events = GaussianEvents(
-            sensitivity_squared=query.sensitivity_squared,
-            variance=query.share_variance * self.plan.participation.honest_shares,
-            times=1,
-        )
+        is_first = not any(paid for key, paid in self._paid.items() if key[0] is question)
         head = self.ledger.spend(
             Spent(
                 plan=self.digest,
@@ -89,7 +87,7 @@ class Taking:
                 round=round_,
                 attempt=number,
                 population=question.population,
-                units=events.units_each(),
+                units=charge_of(self.plan, self.schema, query, is_first=is_first),
             )
         )
         self._paid[attempt] = True
@@ -98,13 +96,14 @@ class Taking:
     def _require_in_order(self, attempt: Attempt) -> None:
         question, round_, number = attempt
         spare = self.plan.participation.spare_attempts
-        rounds = self.plan.rounds if question is Question.STEP else 1
+        is_training = question is self.plan.training_question
+        rounds = self.plan.rounds if is_training else 1
         if not (0 <= round_ < rounds and 0 <= number <= spare):
             raise ProtocolError("There is no such round or attempt in the plan.")
         seen = [key[1:] for key in self._paid if key[0] is question]
         if seen and (round_, number) <= max(seen):
             raise ProtocolError("This is not after the round and attempt that was answered last.")
-        if question is Question.STEP:
+        if is_training:
             if len(seen) >= rounds + spare:
                 raise ProtocolError("All attempts of the plan are used up.")
         elif any(paid for key, paid in self._paid.items() if key[0] is question):
@@ -118,42 +117,55 @@ class Taking:
         """Takes the charge of an attempt back. Only on proof that it was never opened.
 
         Raises:
+            ProtocolError: it was sampled: the first answer has paid for all of them.
             PrivacyError: it was not paid, or was refunded before.
             ConfigurationError: the machine refused; it stays charged.
         """
+        if attempt[0] is Question.GRADIENT and self.plan.sampling_rate < 1:
+            raise ProtocolError("Sampled rounds are paid for together: none of them is given back.")
         question, round_, number = attempt
         self.ledger.refund(
             Refunded(plan=self.digest, question=question.value, round=round_, attempt=number)
         )
         self._paid[attempt] = False
 
-    def people(self, question: Question, card: AdditiveCard | None) -> Iterator[Contribution]:
+    def people(
+        self, question: Question, model: Model | None, *, sample_key: bytes
+    ) -> Iterator[Brought]:
         """Yields what the people of a question bring to it, block by block.
 
         Args:
             question: of the plan.
-            card: that it is about; None for bins.
+            model: that it is about, of the plan's kind; None for bins.
+            sample_key: 32 bytes that decide who takes part where people are sampled.
         """
-        if question is Question.STEP and card is not None:
-            yield from step_contributions(self.schema, self.snapshot, card)
+        settings = self.plan.model
+        if isinstance(model, Network) and isinstance(settings, NetworkModel):
+            if question is Question.GRADIENT:
+                yield from gradients(
+                    self.schema, self.snapshot, model, settings, sample_key=sample_key
+                )
+                return
+            if question is Question.UPDATE and isinstance(self.plan.mode, Institution):
+                yield update(self.schema, self.snapshot, model, settings, self.plan.mode)
+                return
+        if isinstance(model, AdditiveCard) and question is Question.STEP:
+            yield from step_contributions(self.schema, self.snapshot, model)
             return
         roles = [grid.role for grid in self.schema.grids]
         scored = [i for i, role in enumerate(roles) if role is Role.SCORED]
         protected = [i for i, role in enumerate(roles) if role is Role.PROTECTED]
         for block in self.snapshot.blocks(question.population):
-            yield self._contribution(block, card, scored, protected)
-
-    def _contribution(
-        self, block: Block, card: AdditiveCard | None, scored: list[int], protected: list[int]
-    ) -> Contribution:
-        codes = block.codes[scored]
-        if card is None:
-            return count_contribution(codes, block.bad, block.person_starts)
-        return evaluation_contribution(
-            codes,
-            block.codes[protected],
-            block.bad,
-            block.person_starts,
-            card=card,
-            scale=self.plan.scale,
-        )
+            codes = block.codes[scored]
+            if model is None:
+                yield count_contribution(codes, block.bad, block.person_starts)
+            else:
+                yield evaluation_contribution(
+                    model.points(codes, self.plan.scale)
+                    if isinstance(model, Network)
+                    else model.scores(codes),
+                    block.codes[protected],
+                    block.bad,
+                    block.person_starts,
+                    scale=self.plan.scale,
+                )

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from experiments import (
     flower_simulation,
+    gradient_steps,
     live_report,
     mask_report,
     membership,
@@ -17,6 +18,7 @@ from experiments.confirmation import Confirmation, run_confirmation
 from experiments.datasets import GMSC, TAIWAN
 from experiments.experiment import Experiment
 from experiments.flower_simulation import FlowerSimulation, run_flower_simulation
+from experiments.gradient_steps import GradientSteps, run_gradient_steps
 from experiments.live_rounds import LiveRounds, run_live_rounds
 from experiments.masks import MaskCosts, run_masks
 from experiments.membership import Membership, run_membership
@@ -154,6 +156,17 @@ FLOWER_SIMULATION: Final = Experiment(
     plot=flower_simulation.plot,
 )
 
+GRADIENT_STEPS: Final = Experiment(
+    name="gradient_steps",
+    question="What does a step of training a network cost, beside one without privacy?",
+    minutes=2,
+    kind=GradientSteps,
+    run=run_gradient_steps,
+    answer=gradient_steps.answer,
+    tables={"gradient_steps": gradient_steps.table},
+    plot=gradient_steps.plot,
+)
+
 # Experiments differ in the type of their result, which their own functions agree on.
 EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
     one.name: one
@@ -169,6 +182,7 @@ EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
         LIVE_ROUNDS,
         MEMBERSHIP,
         FLOWER_SIMULATION,
+        GRADIENT_STEPS,
     )
 }
 

@@ -114,8 +114,8 @@ class Server:
         fit = CardFit.begin(
             grids=tuple(one for one in schema.grids if one.role is Role.SCORED),
             counts=self._ask(grid, nodes, None) / UNITS_PER_ONE,
-            count_stddev=stddev_of_total(plan.noise.bins, len(nodes)),
-            residual_stddev=stddev_of_total(plan.noise.step, len(nodes)),
+            count_stddev=stddev_of_total(plan, Question.BINS, len(nodes)),
+            residual_stddev=stddev_of_total(plan, Question.STEP, len(nodes)),
             rounds=plan.rounds,
         )
         for number in range(1 + self._rounds):

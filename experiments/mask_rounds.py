@@ -290,7 +290,7 @@ def _uploads(
                 question=Question.STEP,
                 round=0,
                 attempt=attempt,
-                card=_CARD,
+                model=_CARD,
                 coins=None,
                 signature=canonical.sign(joint.coordinator, OPEN_LABEL, context),
             )

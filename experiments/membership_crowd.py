@@ -6,7 +6,7 @@ bad: where most are good, that is close to as much as one person can bring.
 """
 
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,26 +20,29 @@ import pyarrow.parquet as pq
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
+from clients.network_gradients import NetworkGradients
 from experiments.canaries import Opened
 from experiments.entropy import SeededEntropy
 from experiments.trial import People, people_of
 from federation import door
 from federation.asking import sum_for
 from federation.canonical import public_key_of
-from federation.door import Contribution
-from federation.grid import Role
-from federation.model.card_fit import CardFit
+from federation.door import Brought, Products
+from federation.errors import ConfigurationError
+from federation.fits import Fit
+from federation.messages import Model
+from federation.model.network import Activation, inputs
 from federation.model.scorecard import AdditiveCard, count_contribution
 from federation.model.step import Packing, Step
-from federation.plan import Plan
+from federation.plan import NetworkModel, Plan, ScorecardModel
 from federation.pricing import stddev_of_total
 from federation.privacy import discrete_gaussian
 from federation.privacy.entropy import Entropy
-from federation.query import UNITS_PER_ONE, BoundedSum, Question
+from federation.query import BoundedSum, Question
 from federation.schema import Schema, load_schema
 from federation.secure_aggregation.words import Masks, from_words
 from fedscore.machine import system_clock
-from fedscore.planning import new_plan
+from fedscore.planning import SCORECARD, new_plan
 
 KEY: Final = Ed25519PrivateKey.from_private_bytes(bytes(32))
 NAMES: Final = ("bank-0", "bank-1", "bank-2")
@@ -76,7 +79,25 @@ SCHEMA: Final = _HEAD + "".join(
 Whole = NDArray[np.int64]
 
 
-def plan_for(schema: Schema, *, epsilon: float, rounds: int, people: int) -> Plan:
+NETWORK: Final = NetworkModel(
+    hidden=(8,),
+    activation=Activation.TANH,
+    clip=0.5,
+    sampling_rate=1.0,
+    learning_rate=0.02,
+    most_parameters=2_000,
+)
+"""Of which every canary brings as much as is allowed: its gradient is longer than the clip norm."""
+
+
+def plan_for(
+    schema: Schema,
+    *,
+    epsilon: float,
+    rounds: int,
+    people: int,
+    model: ScorecardModel | NetworkModel = SCORECARD,
+) -> Plan:
     """Returns a signed plan: all three must answer, one may collude, nobody is held out."""
     return new_plan(
         schema=schema,
@@ -88,6 +109,7 @@ def plan_for(schema: Schema, *, epsilon: float, rounds: int, people: int) -> Pla
         quorum=len(NAMES),
         colluders=1,
         spare_attempts=0,
+        model=model,
         rounds=rounds,
         people=people,
         most_per_institution=people,
@@ -159,35 +181,55 @@ class Crowd:
         return self.table.filter(pa.array(np.concatenate([known, coins & (self.owners == place)])))
 
     def sight(
-        self, query: BoundedSum, card: AdditiveCard | None, total: Whole, names: Collection[str]
+        self, plan: Plan, query: BoundedSum, model: Model | None, total: Whole, names: Sequence[str]
     ) -> Opened:
         """Returns one sum as whoever knows all records sees it.
 
         Args:
+            plan: of the training.
             query: the question.
-            card: that it was asked at; None for bins.
+            model: that it was asked at; None for bins.
             total: int64[length], opened, less what others than `names` put in.
             names: of the institutions whose people and unknown noise are in it.
         """
-        known = door.sum_of(query, [contribution(self.others[name], card) for name in names])
+        known = door.sum_of(query, [contribution(plan, self.others[name], model) for name in names])
         return Opened(
-            contributions=vectors(query, contribution(self.canaries, card)),
+            contributions=vectors(query, contribution(plan, self.canaries, model)),
             remainder=(total - known.total).astype(np.float64),
-            stddev=UNITS_PER_ONE * stddev_of_total(query.share_variance, len(names)),
+            stddev=query.question.bound * stddev_of_total(plan, query.question, len(names)),
         )
 
 
-def contribution(people: People, card: AdditiveCard | None) -> Contribution:
-    """Returns what people bring to the question STEP at a card; without one, to BINS."""
+def contribution(plan: Plan, people: People, model: Model | None) -> Brought:
+    """Returns what people bring to the training question at a model; without one, to BINS."""
     bad = people.bad.astype(np.uint8)
-    if card is None:
+    if model is None:
         return count_contribution(people.codes, bad, None)
-    packing = Packing.of(card, frozenset())
-    return Step.at(card, packing).contribution(packing.pack(people.codes), bad, None)
+    if isinstance(model, AdditiveCard):
+        packing = Packing.of(model, frozenset())
+        return Step.at(model, packing).contribution(packing.pack(people.codes), bad, None)
+    if not isinstance(plan.model, NetworkModel):
+        raise ConfigurationError("The plan trains a scorecard, it was asked about a network.")
+    gradients = NetworkGradients(
+        model.vector,
+        inputs=model.shape.inputs,
+        hidden=model.shape.hidden,
+        activation=model.shape.activation,
+        clip_norm=plan.model.clip,
+    )
+    return Products(
+        layers=gradients.of(inputs(model.shape, people.codes), bad), rows_of_person=None
+    )
 
 
-def vectors(query: BoundedSum, brought: Contribution) -> NDArray[np.float64]:
+def vectors(query: BoundedSum, brought: Brought) -> NDArray[np.float64]:
     """Returns float64[rows, length]: the vector that each row alone brings to the sum."""
+    if isinstance(brought, Products):
+        parts = [
+            layer.signals[:, :, np.newaxis] * layer.inputs[:, np.newaxis]
+            for layer in brought.layers
+        ]
+        return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
     ends = np.cumsum((0, *query.columns))
     found = np.zeros((len(brought.values), query.length))
     for cells in brought.cells:
@@ -210,37 +252,30 @@ def watched_training(crowd: Crowd, plan: Plan, coins: NDArray[np.bool_], seed: s
     members, entropy = crowd.members(coins), SeededEntropy(seed)
     seen = []
 
-    def ask(question: Question, card: AdditiveCard | None) -> NDArray[np.float64]:
-        query = sum_for(plan, crowd.schema, question, card)
-        total, colluder = _opened(query, members, card, entropy)
-        seen.append(crowd.sight(query, card, total - colluder, NAMES[1:]))
-        return total / UNITS_PER_ONE
+    def ask(question: Question, model: Model | None) -> NDArray[np.float64]:
+        query = sum_for(plan, crowd.schema, question, model)
+        brought = [contribution(plan, members[name], model) for name in NAMES]
+        total, colluder = _opened(query, brought, entropy)
+        seen.append(crowd.sight(plan, query, model, total - colluder, NAMES[1:]))
+        return total / question.bound
 
-    fit = CardFit.begin(
-        grids=tuple(grid for grid in crowd.schema.grids if grid.role is Role.SCORED),
-        counts=ask(Question.BINS, None),
-        count_stddev=stddev_of_total(plan.noise.bins, len(NAMES)),
-        residual_stddev=stddev_of_total(plan.noise.step, len(NAMES)),
-        rounds=plan.rounds,
-    )
+    fit = Fit.begin(plan, crowd.schema, ask(Question.BINS, None), len(NAMES))
     for _ in range(plan.rounds):
-        fit = fit.after(ask(Question.STEP, fit.to_ask()))
+        fit = fit.after(ask(plan.training_question, fit.to_ask()), len(NAMES))
     return seen
 
 
-def _opened(
-    query: BoundedSum, members: Mapping[str, People], card: AdditiveCard | None, entropy: Entropy
-) -> tuple[Whole, Whole]:
+def _opened(query: BoundedSum, brought: Sequence[Brought], entropy: Entropy) -> tuple[Whole, Whole]:
     """Returns the sum of all masked answers, and what the first institution put into it."""
     keys = [entropy() for _ in NAMES]
     words, colluder = [], np.zeros(query.length, dtype=np.int64)
-    for place, name in enumerate(NAMES):
-        people, noise_key = [contribution(members[name], card)], entropy()
+    for place, people in enumerate(brought):
+        noise_key = entropy()
         # Each adds one mask and takes off its neighbour's: in a circle, so that all cancel.
         masks = Masks(bits=64, added=(keys[place],), subtracted=(keys[place - 1],))
-        words.append(door.answer(query, people, noise_key=noise_key, masks=masks).words)
+        words.append(door.answer(query, [people], noise_key=noise_key, masks=masks).words)
         if place == 0:
-            own = door.sum_of(query, people)
+            own = door.sum_of(query, [people])
             colluder = door.add_noise(own, query, noise_key=noise_key).total
     return from_words(np.sum(words, axis=0, dtype=words[0].dtype)), colluder
 

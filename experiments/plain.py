@@ -13,16 +13,16 @@ from typing import Self
 
 import numpy as np
 
+from clients.audit import sample_key
 from clients.institution import Institution
 from federation import door
 from federation.asking import sum_for
 from federation.errors import ProtocolError
-from federation.messages import Accept, Close, Invite, decode_reply, encode
-from federation.model.scorecard import AdditiveCard
+from federation.messages import Accept, Close, Invite, Model, decode_reply, encode
 from federation.plan import Plan, plan_toml
 from federation.pricing import stddev_of_total
 from federation.privacy.entropy import Entropy
-from federation.query import UNITS_PER_ONE, Question
+from federation.query import Question
 from federation.schema import Schema
 from fedscore.simulation import PlainSums
 from server.training import Progress, Sums, Total
@@ -89,17 +89,19 @@ class _Plain(Sums):
         if accepted < self._plan.participation.quorum:
             raise ProtocolError(f"{accepted} of {invited} institutions take part.")
 
-    def ask(self, question: Question, *, round_: int, card: AdditiveCard | None) -> Total:
-        query = sum_for(self._plan, self._schema, question, card)
+    def ask(self, question: Question, *, round_: int, model: Model | None) -> Total:
+        query = sum_for(self._plan, self._schema, question, model)
         total = np.zeros(query.length, dtype=np.int64)
         for institution in self._accepted:
             taking = institution.taking
             taking.pay((question, round_, 0), query)
-            people = door.sum_of(query, taking.people(question, card))
-            total += door.add_noise(people, query, noise_key=self._noise_entropy()).total
+            noise_key = self._noise_entropy()
+            people = taking.people(question, model, sample_key=sample_key(noise_key))
+            summed = door.sum_of(query, people)
+            total += door.add_noise(summed, query, noise_key=noise_key).total
         return Total(
-            values=total / UNITS_PER_ONE,
-            stddev=stddev_of_total(query.share_variance, len(self._accepted)),
+            values=total / question.bound,
+            stddev=stddev_of_total(self._plan, question, len(self._accepted)),
             answers=len(self._accepted),
         )
 

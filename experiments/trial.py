@@ -29,14 +29,23 @@ from experiments.plain import plain_sums
 from federation.canonical import public_key_of
 from federation.grid import Role
 from federation.model.exact_auc import auc_of
+from federation.model.release import require_scorecard
 from federation.model.scorecard import AdditiveCard
-from federation.plan import MOST_ROUNDS, Plan
+from federation.plan import (
+    MOST_ROUNDS,
+    Institution,
+    Joint,
+    Local,
+    NetworkModel,
+    Plan,
+    ScorecardModel,
+)
 from federation.population import Split
 from federation.pricing import noise_for
 from federation.privacy.units import Population
 from federation.schema import Schema
 from fedscore.machine import system_clock
-from fedscore.planning import BINS_SHARE, STANDARD_SCALE, new_plan
+from fedscore.planning import BINS_SHARE, JOINT, SCORECARD, STANDARD_SCALE, new_plan
 from fedscore.simulation import simulate
 
 DELTA: Final = 1e-6
@@ -59,6 +68,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         most_per_institution: public figure that no institution exceeds.
         spare_attempts: rounds that may be asked once more; their price is paid all the same.
         bins_share: the part of mu^2 that the noisy counts for bins get.
+        mode: who is protected, and by whose noise.
+        model: what is trained.
     """
 
     epsilon: float
@@ -67,6 +78,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     most_per_institution: int
     spare_attempts: int = 2
     bins_share: float = BINS_SHARE
+    mode: Joint | Local | Institution = JOINT
+    model: ScorecardModel | NetworkModel = SCORECARD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +213,7 @@ def train(federation: Federation, terms: Terms, noise_seed: int) -> Trained:
             noise_entropy=entropy,
             plain=plain_sums(entropy),
         )
-    return Trained(card=done.release.card, seconds=done.seconds)
+    return Trained(card=require_scorecard(done.release).card, seconds=done.seconds)
 
 
 def train_alone(schema: Schema, table: Path, not_held: tuple[str, ...] = ()) -> AdditiveCard:
@@ -246,6 +259,8 @@ def _plan(federation: Federation, terms: Terms) -> Plan:
         quorum=len(names),
         colluders=1,
         spare_attempts=terms.spare_attempts,
+        mode=terms.mode,
+        model=terms.model,
         rounds=terms.rounds,
         people=terms.people,
         most_per_institution=terms.most_per_institution,
@@ -259,6 +274,8 @@ def _plan(federation: Federation, terms: Terms) -> Plan:
     noise = noise_for(
         schema=federation.schema,
         participation=plan.participation,
+        mode=plan.mode,
+        model=plan.model,
         rounds=terms.rounds,
         epsilon=terms.epsilon,
         delta=DELTA,

@@ -8,10 +8,11 @@ import msgspec
 from federation.canonical import canonical_json, hash_of
 from federation.errors import ConfigurationError, PrivacyError
 from federation.grid import Role
-from federation.messages import Open, model_digest
+from federation.messages import Model, Open, model_digest
+from federation.model.network import Network
 from federation.model.scorecard import AdditiveCard
-from federation.plan import Plan
-from federation.pricing import bins_sum, cells_of, evaluation_sum, step_sum
+from federation.plan import NetworkModel, Plan, ScorecardModel
+from federation.pricing import bins_sum, cells_of, dense_sum, evaluation_sum, step_sum
 from federation.query import BoundedSum, Question
 from federation.schema import Schema
 from federation.secure_aggregation.roster import Roster
@@ -65,18 +66,18 @@ def asking(plan: Plan, schema: Schema, group: Group, message: Open) -> Asking:
     """Returns what a message asks.
 
     Raises:
-        ConfigurationError: no such round in the plan, or a card that is missing, needless or made
-            for another schema.
+        ConfigurationError: no such round in the plan, or a model that is missing, needless or not
+            the plan's.
         PrivacyError: the sum would not fit a word.
     """
-    query = sum_for(plan, schema, message.question, message.card)
+    query = sum_for(plan, schema, message.question, message.model)
     return asking_of(
         plan,
         group,
         query,
         round_=message.round,
         attempt=message.attempt,
-        model=model_digest(message.card),
+        model=model_digest(message.model),
     )
 
 
@@ -114,13 +115,18 @@ def position_of(plan: Plan, question: Question, round_: int) -> int:
     Raises:
         ConfigurationError: the plan does not have it.
     """
-    if not 0 <= round_ < (plan.rounds if question is Question.STEP else 1):
+    places = {Question.BINS: range(1)} if plan.asks_bins else {}
+    places[plan.training_question] = range(1, 1 + plan.rounds)
+    if plan.evaluates:
+        places[Question.EVALUATION] = range(1 + plan.rounds, 2 + plan.rounds)
+    if question not in places or not 0 <= round_ < len(places[question]):
         raise ConfigurationError("There is no such round in the plan.")
-    return {
-        Question.BINS: 0,
-        Question.STEP: 1 + round_,
-        Question.EVALUATION: 1 + plan.rounds,
-    }[question]
+    return places[question][round_]
+
+
+def positions_of(plan: Plan) -> range:
+    """Returns the rounds of the protocol that the plan has: 0 to T + 1 at most."""
+    return range(0 if plan.asks_bins else 1, plan.rounds + (2 if plan.evaluates else 1))
 
 
 def question_at(plan: Plan, position: int) -> tuple[Question, int]:
@@ -129,33 +135,57 @@ def question_at(plan: Plan, position: int) -> tuple[Question, int]:
     Raises:
         ConfigurationError: the plan does not have it.
     """
-    if not 0 <= position <= plan.rounds + 1:
+    if position not in positions_of(plan):
         raise ConfigurationError("There is no such round in the plan.")
     if position == 0:
         return Question.BINS, 0
     if position == plan.rounds + 1:
         return Question.EVALUATION, 0
-    return Question.STEP, position - 1
+    return plan.training_question, position - 1
 
 
-def sum_for(
-    plan: Plan, schema: Schema, question: Question, card: AdditiveCard | None
-) -> BoundedSum:
+def sum_for(plan: Plan, schema: Schema, question: Question, model: Model | None) -> BoundedSum:
     """Returns the bounded sum that a question of the plan is.
 
     Raises:
-        ConfigurationError: a card is missing, needless, or made for another schema.
+        ConfigurationError: a model is missing, needless, or not the plan's.
         PrivacyError: the plan evaluates nothing.
     """
     if question is Question.BINS:
-        if card is not None:
-            raise ConfigurationError("Binning takes no card.")
+        if model is not None:
+            raise ConfigurationError("Binning takes no model.")
         return bins_sum(plan, schema)
-    if card is None:
-        raise ConfigurationError("A step or an evaluation needs a card.")
-    card.require_cells(cells_of(schema, Role.SCORED))
-    if question is Question.STEP:
-        return step_sum(plan, card)
-    if plan.people.held_out_fraction == 0:
-        raise PrivacyError("The plan holds nobody out: there is nothing to evaluate on.")
-    return evaluation_sum(plan, schema)
+    if isinstance(plan.model, ScorecardModel):
+        if not isinstance(model, AdditiveCard):
+            raise ConfigurationError("A step or an evaluation needs a card.")
+        model.require_cells(cells_of(schema, Role.SCORED))
+    else:
+        if not isinstance(model, Network):
+            raise ConfigurationError("A gradient, an update or an evaluation needs a network.")
+        require_shape(plan.model, schema, model)
+    if question is Question.EVALUATION:
+        if not plan.evaluates:
+            raise PrivacyError("The plan evaluates nothing: it holds nobody out, or is not of it.")
+        return evaluation_sum(plan, schema)
+    if question is not plan.training_question:
+        raise ConfigurationError(f"The plan does not train by {question}.")
+    if isinstance(model, AdditiveCard):
+        return step_sum(plan, model)
+    return dense_sum(plan, model.shape.parameters)
+
+
+def require_shape(asked: NetworkModel, schema: Schema, network: Network) -> None:
+    """Returns only if a network has the layers that a plan asks for, over a schema's features.
+
+    Raises:
+        ConfigurationError: it has others, or more parameters than the plan prices.
+    """
+    shape = network.shape
+    shape.require_grids(tuple(grid for grid in schema.grids if grid.role is Role.SCORED))
+    if (shape.hidden, shape.activation) != (asked.hidden, asked.activation):
+        raise ConfigurationError("This network does not have the layers that the plan asks for.")
+    if shape.parameters > asked.most_parameters:
+        raise ConfigurationError(
+            f"This network has {shape.parameters} parameters, the plan prices "
+            f"{asked.most_parameters} at most."
+        )

@@ -1,10 +1,12 @@
 """The one door: everything about people that leaves an institution is made here.
 
-    Contribution -> Clipped -> Gridded -> Noised -> Masked
+    Contribution | Products -> Clipped -> Gridded -> Noised -> Masked
 
-Each stage is a type, and only the last has an encoder. Read from top to
-bottom, this file is the privacy argument: a person's vector is bounded whatever the row holds, the
-sum is over integers and so exact in any order, noise is added before anything else can see the sum.
+A contribution is one number a row, in one cell of each column: counts and residuals. Products are
+whole vectors: gradients of a network, as outer products of whole numbers, or an update. Each stage
+is a type, and only the last has an encoder. Read from top to bottom, this file is the privacy
+argument: a person's vector is bounded whatever the row holds, the sum is over integers and so exact
+in any order, noise is added before anything else can see the sum.
 """
 
 import math
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 
 from federation.errors import PrivacyError
 from federation.privacy.discrete_gaussian import sample
-from federation.query import UNITS_PER_ONE, BoundedSum
+from federation.query import UNITS_PER_CLIP, UNITS_PER_ONE, BoundedSum
 from federation.secure_aggregation.words import Masks, Words, masked
 
 MOST_ROWS = 2**20
@@ -65,6 +67,44 @@ class Contribution:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """A part of rows' vectors: of each row, the outer product of two vectors of whole numbers.
+
+    That is what a gradient in the matrix of a linear layer is: backward signals times inputs.
+
+    Attributes:
+        signals: float64[rows, outputs], whole numbers.
+        inputs: float64[rows, inputs], whole numbers; ones where the signals are the vector itself.
+    """
+
+    signals: NDArray[np.float64]
+    inputs: NDArray[np.float64]
+
+    @property
+    def length(self) -> int:
+        """Cells of this part: a row's are signals[i] * inputs[j] in row-major order."""
+        return int(self.signals.shape[1] * self.inputs.shape[1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Products:
+    """Vectors that the rows of one block would bring to a dense question. Never leaves.
+
+    Attributes:
+        layers: a row's vector is the concatenation of its parts, in grid units.
+        rows_of_person: float64[rows], how many rows the row's person has; None if each has one. A
+            person's vector is the sum over its rows, each of which may be that much shorter.
+    """
+
+    layers: tuple[Layer, ...]
+    rows_of_person: NDArray[np.float64] | None
+
+
+Brought = Contribution | Products
+"""What a block of people would bring to a question."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Clipped:
     """A contribution whose every value lies within +-UNITS_PER_ONE, in the question's columns.
 
@@ -74,6 +114,13 @@ class Clipped:
     values: NDArray[np.int64]
     cells: tuple[Cells, ...]
     person_starts: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClippedProducts:
+    """Vectors of whole numbers, each at most UNITS_PER_CLIP / (rows of its person) long."""
+
+    layers: tuple[Layer, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +145,7 @@ class Masked:
 
 
 def answer(
-    query: BoundedSum, people: Iterable[Contribution], *, noise_key: bytes, masks: Masks
+    query: BoundedSum, people: Iterable[Brought], *, noise_key: bytes, masks: Masks
 ) -> Masked:
     """Returns the one thing that may leave: clip, sum in integers, add noise, mask.
 
@@ -116,7 +163,7 @@ def answer(
     return mask(add_noise(sum_of(query, people), query, noise_key=noise_key), masks)
 
 
-def sum_of(query: BoundedSum, people: Iterable[Contribution]) -> Gridded:
+def sum_of(query: BoundedSum, people: Iterable[Brought]) -> Gridded:
     """Returns the exact sum over blocks of people, each of them clipped.
 
     Raises:
@@ -124,7 +171,10 @@ def sum_of(query: BoundedSum, people: Iterable[Contribution]) -> Gridded:
     """
     total = Gridded(total=np.zeros(query.length, dtype=np.int64))
     for block in people:
-        total = add(total, to_grid(clip(block, query), query))
+        if isinstance(block, Products):
+            total = add(total, products_to_grid(clip_products(block, query)))
+        else:
+            total = add(total, to_grid(clip(block, query), query))
     return total
 
 
@@ -135,6 +185,8 @@ def clip(block: Contribution, query: BoundedSum) -> Clipped:
         PrivacyError: the block's shape is not the question's (a fault of the program, not of a
             row).
     """
+    if query.question.is_dense:
+        raise PrivacyError("A dense question takes whole vectors, not cells.")
     rows = len(block.values)
     named = [*block.left_out, *(column for cells in block.cells for column in cells.columns)]
     if rows > MOST_ROWS or sorted(named) != list(range(len(query.columns))):
@@ -155,6 +207,63 @@ def clip(block: Contribution, query: BoundedSum) -> Clipped:
         cells=block.cells,
         person_starts=block.person_starts,
     )
+
+
+def clip_products(block: Products, query: BoundedSum) -> ClippedProducts:
+    """Returns the block with every vector that is too long, or not of whole numbers, made zero.
+
+    Exact: the squared length of a vector within the bound is a whole number below 2^53, and so is
+    every number on the way to it; what is rounded is far beyond the bound.
+
+    Raises:
+        PrivacyError: the block's shape is not the question's (a fault of the program, not of a
+            row).
+    """
+    rows = len(block.layers[0].signals) if block.layers else 0
+    if not query.question.is_dense or rows > MOST_ROWS or not block.layers:
+        raise PrivacyError("Vectors are for a dense question, 2^20 rows at most at once.")
+    if any(
+        part.ndim != 2 or len(part) != rows or part.dtype != np.float64
+        for layer in block.layers
+        for part in (layer.signals, layer.inputs)
+    ):
+        raise PrivacyError("A part of a block's vectors is not one row of numbers for each row.")
+    if sum(layer.length for layer in block.layers) != query.length:
+        raise PrivacyError("A block's vectors do not have the length of the question.")
+    rows_of_person = np.ones(rows) if block.rows_of_person is None else block.rows_of_person
+    if rows_of_person.shape != (rows,) or not (rows_of_person >= 1).all():
+        raise PrivacyError("A block does not say how many rows each row's person has.")
+    with np.errstate(invalid="ignore", over="ignore"):
+        squared = np.zeros(rows)
+        whole = np.ones(rows, dtype=np.bool_)
+        for layer in block.layers:
+            signals = np.einsum("ij,ij->i", layer.signals, layer.signals)
+            squared += signals * np.einsum("ij,ij->i", layer.inputs, layer.inputs)
+            for part in (layer.signals, layer.inputs):
+                whole &= (part == np.rint(part)).all(axis=1)
+        fits = whole & (squared * rows_of_person**2 <= float(UNITS_PER_CLIP**2))
+    if fits.all():
+        return ClippedProducts(layers=block.layers)
+    keeps = fits[:, np.newaxis]
+    return ClippedProducts(
+        layers=tuple(
+            Layer(
+                signals=np.where(keeps, layer.signals, 0.0),
+                inputs=np.where(keeps, layer.inputs, 0.0),
+            )
+            for layer in block.layers
+        )
+    )
+
+
+def products_to_grid(block: ClippedProducts) -> Gridded:
+    """Returns the integer sum over the block's vectors.
+
+    A product of matrices of whole numbers is exact in float64, in any order, as long as no partial
+    sum can reach 2^53: here 2^20 rows times UNITS_PER_CLIP = 2^44.
+    """
+    sums = [(layer.signals.T @ layer.inputs).ravel() for layer in block.layers]
+    return Gridded(total=np.concatenate(sums).astype(np.int64))
 
 
 def _divides(starts: NDArray[np.int64], rows: int) -> bool:

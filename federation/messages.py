@@ -13,6 +13,7 @@ import msgspec
 from federation.canonical import hash_of
 from federation.errors import FedscoreError, ProtocolError
 from federation.message import Message
+from federation.model.network import Network
 from federation.model.scorecard import AdditiveCard
 from federation.query import Question
 from federation.secure_aggregation.session import Announcement
@@ -20,6 +21,9 @@ from federation.secure_aggregation.survivors import Reveal, Revealed, SetSigned,
 from federation.secure_aggregation.upload import Header, Upload
 
 LARGEST_MESSAGE: Final = 2**28
+
+Model = AdditiveCard | Network
+"""What people can be asked about."""
 
 
 class RefusalCode(StrEnum):
@@ -105,7 +109,7 @@ class Open(Message, frozen=True, kw_only=True):
         question: which of the plan's questions.
         round: 0 for bins and evaluation, else the training round from 0.
         attempt: 0, or the number of the spare attempt.
-        card: the scorecard that a step or an evaluation is about; None for bins.
+        model: that a step, a gradient, an update or an evaluation is about; None for bins.
         coins: of the attempt that was opened before, None if there is none.
         signature: the coordinator's, of the attempt's context.
     """
@@ -114,7 +118,7 @@ class Open(Message, frozen=True, kw_only=True):
     question: Question
     round: int
     attempt: int
-    card: AdditiveCard | None
+    model: Model | None
     coins: Coins | None
     signature: str
 
@@ -250,9 +254,9 @@ def encode(message: Request | Reply) -> bytes:
     return _encoder.encode(message)
 
 
-def model_digest(card: AdditiveCard | None) -> bytes:
+def model_digest(model: Model | None) -> bytes:
     """Returns the digest of the model that a question is about, 32 bytes."""
-    return hash_of("fedscore/model/2", _encoder.encode(card))
+    return hash_of("fedscore/model/3", _encoder.encode(model))
 
 
 def decode_request(data: bytes) -> Request:

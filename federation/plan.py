@@ -5,6 +5,7 @@ that its price follows from integers and no two machines can disagree about it.
 """
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Final
 
 import msgspec
@@ -14,18 +15,29 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from federation import canonical
 from federation.canonical import Digest
 from federation.errors import ConfigurationError, PrivacyError, ProtocolError
+from federation.model.network import Activation
 from federation.model.score_scale import ScoreScale
 from federation.population import Split
 from federation.privacy.accountant import require_target
 from federation.privacy.events import LEAST_SHARE_VARIANCE
-from federation.query import Question
+from federation.query import LONGEST_SUM, Question
 
-PLAN_LABEL: Final = "fedscore/plan/2"
-FORMAT: Final = 2
+PLAN_LABEL: Final = "fedscore/plan/3"
+FORMAT: Final = 3
 UNSIGNED: Final = ""
 MOST_ROUNDS: Final = 10_000
 MOST_INSTITUTIONS: Final = 400
 LONGEST_PLAN: Final = 2**20
+MOST_STEPS: Final = 1_000
+
+
+def _require(holds: bool, rule: str) -> None:
+    if not holds:
+        raise ConfigurationError(f"Expected {rule}.")
+
+
+class _Tagged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One of several kinds of a setting; `type` in the file says which."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,8 +60,96 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise PrivacyError("Expected epsilon_coordinator_alone to be at most epsilon.")
 
 
+class Joint(_Tagged, frozen=True, kw_only=True, tag="joint"):
+    """One national noise, drawn in shares, under secure aggregation; protects each person."""
+
+
+class Local(_Tagged, frozen=True, kw_only=True, tag="local"):
+    """Every institution adds all of the noise itself; needs no secure aggregation.
+
+    Attributes:
+        steps: of training that an institution takes at home before it answers a round, 1 to 1000;
+            1 for a scorecard.
+    """
+
+    steps: int
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.steps <= MOST_STEPS, f"mode.steps={self.steps} in [1, {MOST_STEPS}]")
+
+
+class Institution(_Tagged, frozen=True, kw_only=True, tag="institution"):
+    """An institution's whole update is clipped and noised as a unit, under secure aggregation.
+
+    Attributes:
+        steps: of gradient descent that an institution takes at home for one update, 1 to 1000.
+        step_length: of them, > 0.
+        proximal: weight of the squared distance from the national model at home, >= 0: FedProx (Li
+            et al. 2020); 0 is FedAvg's.
+        optimiser: what the coordinator does with the mean update.
+    """
+
+    steps: int
+    step_length: float
+    proximal: float
+    optimiser: "ServerOptimiser"
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.steps <= MOST_STEPS, f"mode.steps={self.steps} in [1, {MOST_STEPS}]")
+        _require(0 < self.step_length < 1e6, f"mode.step_length={self.step_length} in (0, 1e6)")
+        _require(0 <= self.proximal < 1e6, f"mode.proximal={self.proximal} in [0, 1e6)")
+
+
+class ServerOptimiser(StrEnum):
+    """What becomes of a mean update: added (McMahan et al. 2017), or Adam (Reddi et al. 2021)."""
+
+    FEDAVG = "fedavg"
+    FEDADAM = "fedadam"
+
+
+class ScorecardModel(_Tagged, frozen=True, kw_only=True, tag="scorecard"):
+    """A scorecard, fitted from residuals."""
+
+
+class NetworkModel(_Tagged, frozen=True, kw_only=True, tag="network"):
+    """A network over bins and numbers, trained by clipped gradients or updates.
+
+    Attributes:
+        hidden: widths of the layers of the deep part, none for a purely additive score.
+        activation: between them.
+        clip: L2 norm that one person's gradient (of the loss, in log-odds) or, in institution mode,
+            one institution's update is cut to, > 0.
+        sampling_rate: q in (0, 1]: each person takes part in a step with this probability.
+        learning_rate: of the optimiser, > 0.
+        most_parameters: no round asks for a longer vector than this, 1 to 2^24.
+    """
+
+    hidden: tuple[int, ...]
+    activation: Activation
+    clip: float
+    sampling_rate: float
+    learning_rate: float
+    most_parameters: int
+
+    def __post_init__(self) -> None:
+        _require(
+            1 <= self.most_parameters <= LONGEST_SUM,
+            f"model.most_parameters={self.most_parameters} in [1, 2^24]",
+        )
+        _require(
+            len(self.hidden) <= 4 and all(1 <= width <= 512 for width in self.hidden),
+            "model.hidden of at most 4 widths in [1, 512]",
+        )
+        _require(0 < self.clip < 1e6, f"model.clip={self.clip} in (0, 1e6)")
+        _require(0 < self.sampling_rate <= 1, f"model.sampling_rate={self.sampling_rate} in (0, 1]")
+        _require(0 < self.learning_rate < 1e3, f"model.learning_rate={self.learning_rate} > 0")
+
+
 class Noise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The variance of one institution's share of noise for each question, grid units squared."""
+    """The variance of one institution's share of noise for each question, grid units squared.
+
+    In `local` mode a share is all of it. `step` is for whichever question trains the model.
+    """
 
     bins: int
     step: int
@@ -68,6 +168,8 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return {
             Question.BINS: self.bins,
             Question.STEP: self.step,
+            Question.GRADIENT: self.step,
+            Question.UPDATE: self.step,
             Question.EVALUATION: self.evaluation,
         }[question]
 
@@ -160,6 +262,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         schema: digest of the schema the tables must keep.
         valid_from: first moment at which the plan may be accepted, with time zone.
         valid_until: last moment at which anything of it may be answered.
+        mode: who is protected, and by whose noise.
+        model: what is trained.
         rounds: T, training rounds, each one question about trained people.
         participation: who, quorum, threshold, colluders, spare attempts.
         people: public figures and the split.
@@ -177,6 +281,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     schema: str
     valid_from: datetime
     valid_until: datetime
+    mode: Joint | Local | Institution
+    model: ScorecardModel | NetworkModel
     rounds: int
     participation: Participation
     people: People
@@ -200,11 +306,70 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ConfigurationError("valid_from must lie before valid_until.")
         if not 1 <= self.rounds <= MOST_ROUNDS:
             raise ConfigurationError(f"Expected rounds={self.rounds} in [1, {MOST_ROUNDS}].")
+        self._require_mode()
         if self.privacy.delta * self.people.national > 1.0:
             raise PrivacyError(
                 f"Expected privacy.delta={self.privacy.delta:g} of at most 1 / people.national = "
                 f"{1 / self.people.national:g}: a larger one may expose somebody entirely."
             )
+
+    def _require_mode(self) -> None:
+        """Returns only if the mode can train the model."""
+        if isinstance(self.model, ScorecardModel):
+            if isinstance(self.mode, Institution):
+                raise ConfigurationError(
+                    "Institution mode trains a network; one without hidden layers is a scorecard."
+                )
+            if isinstance(self.mode, Local) and self.mode.steps != 1:
+                raise ConfigurationError("A scorecard takes one step a round: mode.steps = 1.")
+        elif isinstance(self.mode, Institution) and self.model.sampling_rate != 1:
+            raise ConfigurationError(
+                "Institution mode protects whole institutions: model.sampling_rate = 1."
+            )
+        if isinstance(self.mode, Local) and self.participation.spare_attempts:
+            raise ConfigurationError(
+                "In local mode an answer is never asked again: spare_attempts = 0."
+            )
+
+    @property
+    def honest_shares(self) -> int:
+        """Shares of noise in whatever leaves that coordinator and colluders do not know."""
+        return 1 if isinstance(self.mode, Local) else self.participation.honest_shares
+
+    @property
+    def shares(self) -> int:
+        """The same if nobody conspires with the coordinator."""
+        return 1 if isinstance(self.mode, Local) else self.participation.quorum
+
+    @property
+    def steps_per_round(self) -> int:
+        """Noisy sums about persons that one answer to a training round rests on."""
+        return self.mode.steps if isinstance(self.mode, Local) else 1
+
+    @property
+    def sampling_rate(self) -> float:
+        """The probability with which a person takes part in a training step."""
+        return 1.0 if isinstance(self.model, ScorecardModel) else self.model.sampling_rate
+
+    @property
+    def training_question(self) -> Question:
+        """What each of the training rounds asks."""
+        if isinstance(self.model, ScorecardModel):
+            return Question.STEP
+        return Question.UPDATE if isinstance(self.mode, Institution) else Question.GRADIENT
+
+    @property
+    def asks_bins(self) -> bool:
+        """Whether the training begins with a count of people; in institution mode bins are public.
+
+        A count is about persons, and institution mode promises nothing about single persons.
+        """
+        return not isinstance(self.mode, Institution)
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the training ends with a question about people held out."""
+        return self.people.held_out_fraction > 0 and not isinstance(self.mode, Institution)
 
     @property
     def digest(self) -> Digest:

@@ -7,7 +7,16 @@ from federation.errors import ConfigurationError, PrivacyError
 from federation.grid import Role
 from federation.model.evaluation import evaluation_columns
 from federation.model.scorecard import AdditiveCard
-from federation.plan import Noise, Participation, Plan
+from federation.plan import (
+    Institution,
+    Joint,
+    Local,
+    NetworkModel,
+    Noise,
+    Participation,
+    Plan,
+    ScorecardModel,
+)
 from federation.privacy.accountant import (
     Opinions,
     SamplerSlack,
@@ -18,8 +27,13 @@ from federation.privacy.accountant import (
     units_within,
 )
 from federation.privacy.events import LEAST_SHARE_VARIANCE, GaussianEvents, variance_for
+from federation.privacy.sampled import (
+    LOST_TO_SAMPLING,
+    SampledEvents,
+    sampled_variance_for,
+)
 from federation.privacy.units import BudgetUnits, Delta, Epsilon, Population, Price
-from federation.query import UNITS_PER_ONE, BoundedSum, Question, sensitivity_squared
+from federation.query import BoundedSum, Question, sensitivity_squared
 from federation.schema import ROW_AS_KEY, Schema
 
 
@@ -44,6 +58,13 @@ def step_sum(plan: Plan, card: AdditiveCard) -> BoundedSum:
     )
 
 
+def dense_sum(plan: Plan, parameters: int) -> BoundedSum:
+    """Returns the question GRADIENT or UPDATE about a network of so many parameters."""
+    return BoundedSum(
+        question=plan.training_question, columns=(parameters,), share_variance=plan.noise.step
+    )
+
+
 def evaluation_sum(plan: Plan, schema: Schema) -> BoundedSum:
     """Returns the question EVALUATION: score bands by outcome, and by protected group."""
     return BoundedSum(
@@ -53,25 +74,113 @@ def evaluation_sum(plan: Plan, schema: Schema) -> BoundedSum:
     )
 
 
+Events = GaussianEvents | SampledEvents
+"""What is answered about one population, as the accountants see it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Shape:
-    """What the price depends on besides the noise: columns and lengths of the questions."""
+class Course:
+    """What a plan's price depends on besides its noise.
+
+    Attributes:
+        scored: scored features.
+        protected: protected features.
+        mode: of the plan.
+        model: of the plan.
+        answers: training rounds and spare attempts.
+        coordinates: noisy numbers that are ever drawn for it, over all institutions.
+    """
 
     scored: int
     protected: int
+    mode: Joint | Local | Institution
+    model: ScorecardModel | NetworkModel
+    answers: int
     coordinates: int
 
-    @classmethod
-    def of(cls, schema: Schema, participation: Participation, rounds: int) -> "_Shape":
+    @staticmethod
+    def of(
+        schema: Schema,
+        participation: Participation,
+        mode: Joint | Local | Institution,
+        model: ScorecardModel | NetworkModel,
+        rounds: int,
+    ) -> "Course":
+        """Returns the course of such a plan on a schema."""
         scored, protected = cells_of(schema, Role.SCORED), cells_of(schema, Role.PROTECTED)
         answers = rounds + participation.spare_attempts
-        steps = answers * (sum(scored) + 1)
+        cells = sum(scored) + 1 if isinstance(model, ScorecardModel) else model.most_parameters
+        steps = answers * cells * (mode.steps if isinstance(mode, Local) else 1)
         length = 2 * sum(scored) + steps + sum(evaluation_columns(protected))
-        return cls(
+        return Course(
             scored=len(scored),
             protected=len(protected),
+            mode=mode,
+            model=model,
+            answers=answers,
             coordinates=length * len(participation.invited),
         )
+
+    @property
+    def question(self) -> Question:
+        """What trains the model."""
+        if isinstance(self.model, ScorecardModel):
+            return Question.STEP
+        return Question.UPDATE if isinstance(self.mode, Institution) else Question.GRADIENT
+
+    @property
+    def steps(self) -> int:
+        """Noisy sums that train the model, spare attempts included."""
+        return self.answers * (self.mode.steps if isinstance(self.mode, Local) else 1)
+
+    def slack(self, epsilon: float, delta: float) -> SamplerSlack:
+        """Returns what inexact samplers, and sampled people, add to every statement."""
+        found = sampler_slack(self.coordinates, epsilon=epsilon, delta=delta)
+        if not self.is_sampled:
+            return found
+        return SamplerSlack(epsilon=found.epsilon, delta=found.delta + LOST_TO_SAMPLING)
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether a person takes part in each step by a coin."""
+        return isinstance(self.model, NetworkModel) and self.model.sampling_rate < 1
+
+    def step_sensitivity_squared(self) -> int:
+        """Returns what one person changes in a training sum at most, squared, in grid units.
+
+        An institution's update lies within the clip norm whoever its people are: with one person
+        more it is another update, at most twice the norm away.
+        """
+        if self.question is Question.UPDATE:
+            return 4 * sensitivity_squared(Question.UPDATE, 1)
+        columns = self.scored + 1 if self.question is Question.STEP else 1
+        return sensitivity_squared(self.question, columns)
+
+    def training(self, variance: int, times: int) -> Events:
+        """Returns training sums as the accountants see them.
+
+        Args:
+            variance: that the adversary lacks in each, grid units squared.
+            times: how many.
+        """
+        squared = self.step_sensitivity_squared()
+        if isinstance(self.model, NetworkModel) and self.is_sampled:
+            return SampledEvents(
+                sensitivity_squared=squared,
+                variance=variance,
+                sampling_rate=self.model.sampling_rate,
+                times=times,
+            )
+        return GaussianEvents(sensitivity_squared=squared, variance=variance, times=times)
+
+    def training_units(self, variance: int) -> BudgetUnits:
+        """Returns what all training sums cost together.
+
+        Sampled ones are priced as a whole (`federation.privacy.sampled`): the first that is
+        answered pays for all, and each after it one unit, for an entry of nothing is refused.
+        """
+        whole = self.training(variance, self.steps).units()
+        return BudgetUnits(whole + (self.answers - 1 if self.is_sampled else 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +196,8 @@ class PlanPrice:
         held_out: epsilon of a held-out person, 0 if nobody is held out.
         trained_coordinator_alone: the same if no institution conspires with the coordinator.
         held_out_coordinator_alone: likewise.
+        institution: epsilon of a whole institution in institution mode; None in the others.
+        promised_alone: what the plan promises against the coordinator alone must be no less.
         events: what is answered, by population, as the accountants see it.
     """
 
@@ -98,7 +209,9 @@ class PlanPrice:
     held_out: Epsilon
     trained_coordinator_alone: Epsilon
     held_out_coordinator_alone: Epsilon
-    events: dict[Population, tuple[GaussianEvents, ...]]
+    institution: Epsilon | None
+    promised_alone: Epsilon
+    events: dict[Population, tuple[Events, ...]]
 
     def epsilon_of(self, units: BudgetUnits, delta: Delta) -> Epsilon:
         """Returns the epsilon to state for budget units of this plan: the sampler's slack is in it.
@@ -132,46 +245,50 @@ def price_of(plan: Plan, schema: Schema) -> PlanPrice:
             "would have other places, and other people would be trained on. Name a key, or set "
             "held_out_fraction = 0."
         )
-    shape = _Shape.of(schema, plan.participation, plan.rounds)
+    course = Course.of(schema, plan.participation, plan.mode, plan.model, plan.rounds)
     epsilon, delta = require_target(plan.privacy.epsilon, plan.privacy.delta)
-    slack = sampler_slack(shape.coordinates, epsilon=epsilon, delta=delta)
-    found: dict[int, dict[Population, tuple[GaussianEvents, ...]]] = {}
-    totals: dict[int, dict[Population, BudgetUnits]] = {}
-    honest, quorum = plan.participation.honest_shares, plan.participation.quorum
-    for shares in (honest, quorum):
-        found[shares] = _events(plan, shape, shares)
-        totals[shares] = {
-            population: BudgetUnits(sum(event.units() for event in events))
-            for population, events in found[shares].items()
-        }
+    slack = course.slack(epsilon, delta)
+    found = {shares: _events(plan, course, shares) for shares in (plan.honest_shares, plan.shares)}
+    totals = {shares: _totals(plan, course, shares) for shares in found}
+
+    def price(shares: int) -> Price:
+        of_trained, of_held_out = (totals[shares][one] for one in Population)
+        return Price(trained=of_trained, held_out=of_held_out)
 
     def stated(shares: int, population: Population) -> Epsilon:
         return _stated(totals[shares][population], delta, slack)
 
+    def of_institution(shares: int) -> Epsilon:
+        """One whole update instead of none: half as far as one update instead of another."""
+        quarter = -(-totals[shares][Population.TRAINED] // 4)
+        return _stated(BudgetUnits(quarter), delta, slack)
+
+    is_by_institution = isinstance(plan.mode, Institution)
+    honest, quorum = plan.honest_shares, plan.shares
     priced = PlanPrice(
-        price=Price(
-            trained=totals[honest][Population.TRAINED],
-            held_out=totals[honest][Population.HELD_OUT],
-        ),
-        alone=Price(
-            trained=totals[quorum][Population.TRAINED],
-            held_out=totals[quorum][Population.HELD_OUT],
-        ),
+        price=price(honest),
+        alone=price(quorum),
         delta=delta,
         slack=slack,
         trained=stated(honest, Population.TRAINED),
         held_out=stated(honest, Population.HELD_OUT),
         trained_coordinator_alone=stated(quorum, Population.TRAINED),
         held_out_coordinator_alone=stated(quorum, Population.HELD_OUT),
+        institution=of_institution(honest) if is_by_institution else None,
+        promised_alone=max(
+            of_institution(quorum) if is_by_institution else stated(quorum, Population.TRAINED),
+            stated(quorum, Population.HELD_OUT),
+        ),
         events=found[honest],
     )
-    dearest = max(priced.trained, priced.held_out)
+    trained = priced.trained if priced.institution is None else priced.institution
+    dearest = max(trained, priced.held_out)
     if not dearest <= epsilon:
         raise PrivacyError(
             f"The noise of this plan gives epsilon {dearest:.6g} at delta {delta:g}, more than the "
             f"{epsilon:g} that it promises. Make the plan anew with `fedscore plan new`."
         )
-    alone = max(priced.trained_coordinator_alone, priced.held_out_coordinator_alone)
+    alone = priced.promised_alone
     if not alone <= plan.privacy.epsilon_coordinator_alone:
         raise PrivacyError(
             f"The noise of this plan gives epsilon {alone:.6g} against the coordinator alone, more "
@@ -188,29 +305,63 @@ def _stated(units: BudgetUnits, delta: Delta, slack: SamplerSlack) -> Epsilon:
     return Epsilon(epsilon_of(units, Delta(delta - slack.delta)) + slack.epsilon)
 
 
-def _events(plan: Plan, shape: _Shape, shares: int) -> dict[Population, tuple[GaussianEvents, ...]]:
-    def events(columns: int, share_variance: int, times: int) -> GaussianEvents:
+def _events(plan: Plan, course: Course, shares: int) -> dict[Population, tuple[Events, ...]]:
+    def counts(question: Question, columns: int, share_variance: int) -> GaussianEvents:
         return GaussianEvents(
-            sensitivity_squared=sensitivity_squared(columns),
+            sensitivity_squared=sensitivity_squared(question, columns),
             variance=share_variance * shares,
-            times=times,
+            times=1,
         )
 
-    answers = plan.rounds + plan.participation.spare_attempts
-    evaluations = 1 if plan.people.held_out_fraction > 0 else 0
+    before = [counts(Question.BINS, course.scored, plan.noise.bins)] if plan.asks_bins else []
+    evaluation = counts(Question.EVALUATION, 1 + course.protected, plan.noise.evaluation)
     return {
-        Population.TRAINED: (
-            events(shape.scored, plan.noise.bins, 1),
-            events(shape.scored + 1, plan.noise.step, answers),
-        ),
-        Population.HELD_OUT: (events(1 + shape.protected, plan.noise.evaluation, evaluations),),
+        Population.TRAINED: (*before, course.training(plan.noise.step * shares, course.steps)),
+        Population.HELD_OUT: (evaluation,) if plan.evaluates else (),
     }
+
+
+def _totals(plan: Plan, course: Course, shares: int) -> dict[Population, BudgetUnits]:
+    events = _events(plan, course, shares)
+    *before, _ = events[Population.TRAINED]
+    training = course.training_units(plan.noise.step * shares)
+    trained = training + sum(event.units() for event in before)
+    held_out = sum(event.units() for event in events[Population.HELD_OUT])
+    return {
+        Population.TRAINED: BudgetUnits(trained),
+        Population.HELD_OUT: BudgetUnits(held_out),
+    }
+
+
+def charge_of(plan: Plan, schema: Schema, query: BoundedSum, *, is_first: bool) -> BudgetUnits:
+    """Returns what the ledger charges for one answer to a question of the plan.
+
+    All answers together are never more than the plan's price.
+
+    Args:
+        plan: of the question.
+        schema: that it names.
+        query: the question.
+        is_first: whether no answer to this question is paid for yet.
+    """
+    variance = query.share_variance * plan.honest_shares
+    if query.question is not plan.training_question:
+        events = GaussianEvents(
+            sensitivity_squared=query.sensitivity_squared, variance=variance, times=1
+        )
+        return events.units()
+    course = Course.of(schema, plan.participation, plan.mode, plan.model, plan.rounds)
+    if not course.is_sampled:
+        return course.training(variance, plan.steps_per_round).units()
+    return course.training(variance, course.steps).units() if is_first else BudgetUnits(1)
 
 
 def noise_for(
     *,
     schema: Schema,
     participation: Participation,
+    mode: Joint | Local | Institution,
+    model: ScorecardModel | NetworkModel,
     rounds: int,
     epsilon: float,
     delta: float,
@@ -220,11 +371,15 @@ def noise_for(
 
     Trained people pay for the bins and for rounds + spare attempts; held-out people pay the same
     total for the one evaluation. Each sum that is opened carries the noise of at least
-    quorum - colluders shares that the adversary does not know, so one share has that fraction.
+    quorum - colluders shares that the adversary does not know, so one share has that fraction; in
+    local mode a share is all of it. In institution mode the target is an institution's, and only
+    the updates cost anything.
 
     Args:
         schema: its scored and protected features set the sensitivities.
         participation: quorum, colluders and spare attempts.
+        mode: of the plan.
+        model: of the plan.
         rounds: training rounds T.
         epsilon: the target, in (0, 100].
         delta: the target, in (0, 1).
@@ -238,30 +393,52 @@ def noise_for(
         raise ConfigurationError(f"Expected rounds={rounds} of at least 1.")
     if not 0 < bins_share < 1:
         raise ConfigurationError(f"Expected bins_share={bins_share!r} in (0, 1).")
-    shape = _Shape.of(schema, participation, rounds)
-    slack = sampler_slack(shape.coordinates, epsilon=target, delta=failure)
+    course = Course.of(schema, participation, mode, model, rounds)
+    slack = course.slack(target, failure)
     if slack.epsilon >= target or slack.delta >= failure:
         raise PrivacyError(
-            f"Over {shape.coordinates:,} noisy numbers the sampler's own error uses up epsilon "
+            f"Over {course.coordinates:,} noisy numbers the sampler's own error uses up epsilon "
             f"{target:g} at delta {failure:g}: ask fewer rounds or cells, a smaller epsilon or a "
             "larger delta."
         )
     total = units_within(Epsilon(target - slack.epsilon), Delta(failure - slack.delta))
+    shares = 1 if isinstance(mode, Local) else participation.honest_shares
+
+    def share(variance: int) -> int:
+        return max(-(-variance // shares), LEAST_SHARE_VARIANCE)
+
+    def counts(question: Question, columns: int, units: BudgetUnits) -> int:
+        squared = sensitivity_squared(question, columns)
+        return share(variance_for(sensitivity_squared=squared, units_each=units))
+
+    def training(units: BudgetUnits) -> int:
+        squared = course.step_sensitivity_squared()
+        if isinstance(model, NetworkModel) and course.is_sampled:
+            return share(
+                sampled_variance_for(
+                    sensitivity_squared=squared,
+                    sampling_rate=model.sampling_rate,
+                    times=course.steps,
+                    units=BudgetUnits(units - course.answers),
+                )
+            )
+        each = BudgetUnits(units // course.steps)
+        return share(variance_for(sensitivity_squared=squared, units_each=each))
+
+    if isinstance(mode, Institution):  # nothing else is asked
+        return Noise(
+            bins=LEAST_SHARE_VARIANCE,
+            step=training(BudgetUnits(4 * total)),
+            evaluation=LEAST_SHARE_VARIANCE,
+        )
     for_bins = BudgetUnits(int(total * bins_share))
-    for_step = BudgetUnits((total - for_bins) // (rounds + participation.spare_attempts))
-
-    def share(columns: int, units: BudgetUnits) -> int:
-        needed = variance_for(sensitivity_squared=sensitivity_squared(columns), units_each=units)
-        each = -(-needed // participation.honest_shares)
-        return max(each, LEAST_SHARE_VARIANCE)
-
     return Noise(
-        bins=share(shape.scored, for_bins),
-        step=share(shape.scored + 1, for_step),
-        evaluation=share(1 + shape.protected, total),
+        bins=counts(Question.BINS, course.scored, for_bins),
+        step=training(BudgetUnits(total - for_bins)),
+        evaluation=counts(Question.EVALUATION, 1 + course.protected, total),
     )
 
 
-def stddev_of_total(share_variance: int, answers: int) -> float:
-    """Returns the noise in a sum of `answers` institutions, in people (ones, not grid units)."""
-    return math.sqrt(share_variance * answers) / UNITS_PER_ONE
+def stddev_of_total(plan: Plan, question: Question, answers: int) -> float:
+    """Returns the noise in a sum of `answers` institutions, in people or clip norms, not units."""
+    return math.sqrt(plan.noise.of(question) * answers) / question.bound

@@ -14,16 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation import canonical
-from federation.asking import OPEN_LABEL, Asking, asking_of, terms_of
+from federation.asking import (
+    OPEN_LABEL,
+    Asking,
+    asking_of,
+    positions_of,
+    question_at,
+    terms_of,
+)
 from federation.errors import ConfigurationError, FedscoreError, PrivacyError, ProtocolError
-from federation.grid import Role
-from federation.messages import model_digest
-from federation.model.card_fit import CardFit
-from federation.model.release import Release
-from federation.model.scorecard import AdditiveCard
+from federation.fits import Fit
+from federation.messages import Model, model_digest
+from federation.model.release import AnyRelease, Release
 from federation.plan import Plan, load_plan
-from federation.pricing import bins_sum, evaluation_sum, stddev_of_total
-from federation.query import UNITS_PER_ONE, BoundedSum, Question
+from federation.pricing import bins_sum, evaluation_sum
+from federation.query import BoundedSum, Question
 from federation.schema import Schema
 from federation.secure_aggregation.roster import Roster, load_roster
 from federation.secure_aggregation.session import Group
@@ -83,7 +88,7 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
 
 
-def audit(content: bytes, schema: Schema | None, release: Release | None) -> Audit:
+def audit(content: bytes, schema: Schema | None, release: AnyRelease | None) -> Audit:
     """Returns what a transcript shows.
 
     Args:
@@ -136,7 +141,7 @@ class _Reading:
     line: int = 1
     asked: Asked | None = None
     group: Group | None = None
-    fit: CardFit | None = None
+    fit: Fit | None = None
     attempts: int = 0
     opened: dict[tuple[Question, int], int] = field(default_factory=dict)
     last: dict[Question, tuple[int, int]] = field(default_factory=dict)
@@ -313,38 +318,34 @@ class _Reading:
             self.blame(COORDINATOR, "the model does not follow from the totals before it")
         if not line.total:
             return
-        values = np.array(line.total, dtype=np.int64) / UNITS_PER_ONE
+        values = np.array(line.total, dtype=np.int64) / line.question.bound
         answers = len(line.uploaded)
         if line.question is Question.BINS:
             self.fit = self._begun(values, answers)
-        elif line.question is Question.STEP and self.fit is not None:
-            self.fit = self.fit.after(values)
+        elif line.question is self.plan.training_question and self.fit is not None:
+            self.fit = self.fit.after(values, answers)
 
-    def _begun(self, counts: NDArray[np.float64], answers: int) -> CardFit | None:
+    def _begun(self, counts: NDArray[np.float64] | None, answers: int) -> Fit | None:
         """Returns what follows from the bins; None if they hold nobody, and nothing follows."""
         if self.schema is None:
             return None
         try:
-            return CardFit.begin(
-                grids=tuple(grid for grid in self.schema.grids if grid.role is Role.SCORED),
-                counts=counts,
-                count_stddev=stddev_of_total(self.plan.noise.bins, answers),
-                residual_stddev=stddev_of_total(self.plan.noise.step, answers),
-                rounds=self.plan.rounds,
-            )
+            return Fit.begin(self.plan, self.schema, counts, answers)
         except PrivacyError:
             return None
 
-    def _expected(self, question: Question) -> AdditiveCard | None:
+    def _expected(self, question: Question) -> Model | None:
         if question is Question.BINS:
             return None
+        if self.fit is None and not self.plan.asks_bins:
+            self.fit = self._begun(None, 0)
         if self.fit is None:
             raise ProtocolError("a question about a model before any bins")
-        if question is Question.STEP:
+        if question is self.plan.training_question:
             return self.fit.to_ask()
-        return self.fit.in_points(self.plan.scale)
+        return self.fit.finished()
 
-    def end(self, line: Ended, before: list[bytes], release: Release | None) -> None:
+    def end(self, line: Ended, before: list[bytes], release: AnyRelease | None) -> None:
         if line.release:  # who gives up after a crash has no card to go on with that attempt
             self._require_told()
         self._holds(
@@ -357,14 +358,16 @@ class _Reading:
             COORDINATOR,
             "the end of the transcript",
         )
-        asked = {(Question.BINS, 0), *((Question.STEP, one) for one in range(self.plan.rounds))}
-        if self.plan.people.held_out_fraction > 0:
-            asked.add((Question.EVALUATION, 0))
+        asked = {question_at(self.plan, one) for one in positions_of(self.plan)}
         if line.release and asked != set(self.opened):
             self.blame(COORDINATOR, "a release, though not every question of the plan was opened")
         if release is None:
             return
         if release.digest != line.release or release.plan != self.plan.digest:
             self.blame(COORDINATOR, "the release is not the one that the transcript ends with")
-        elif self.fit is not None and release.card != self.fit.in_points(self.plan.scale):
-            self.blame(COORDINATOR, "the released card does not follow from the totals")
+        elif self.fit is not None and _model_of(release) != self.fit.finished():
+            self.blame(COORDINATOR, "the released model does not follow from the totals")
+
+
+def _model_of(release: AnyRelease) -> Model:
+    return release.card if isinstance(release, Release) else release.network

@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 schema_app = typer.Typer(help="The public data contract.", **SETTINGS)
 plan_app = typer.Typer(help="What is asked, of whom, at what privacy.", **SETTINGS)
-release_app = typer.Typer(help="Released scorecards.", **SETTINGS)
+release_app = typer.Typer(help="Released scorecards and networks.", **SETTINGS)
 transcript_app = typer.Typer(help="What the coordinator wrote down.", **SETTINGS)
 bench_app = typer.Typer(help="How fast this machine is.", **SETTINGS)
 app.add_typer(schema_app, name="schema")
@@ -117,6 +117,10 @@ def plan_new(
     rounds: Annotated[int, typer.Option(help="T: training rounds.")] = 20,
     spare_attempts: Annotated[int, typer.Option(help="R: rounds that may be asked again.")] = 2,
     days: Annotated[int, typer.Option(help="Validity from now.")] = 30,
+    training: Annotated[
+        Path | None,
+        typer.Option(help="TOML with [mode] and [model]; a joint scorecard if not given."),
+    ] = None,
     out: _NewFile = None,
 ) -> None:
     """Draft a plan; the noise follows from the target."""
@@ -126,13 +130,20 @@ def plan_new(
     from federation.card import key_read_out
     from federation.plan import plan_toml
     from fedscore.machine import system_clock
-    from fedscore.planning import default_delta, new_plan
+    from fedscore.planning import JOINT, SCORECARD, default_delta, new_plan
     from fedscore.price_sheet import warnings_of
+    from fedscore.training_file import load_training
 
     if (key is None) == (coordinator == ""):
         raise ConfigurationError("Name the coordinator by --coordinator or by --key.")
+    contract = files.read_schema(schema)
+    mode, model = (
+        (JOINT, SCORECARD)
+        if training is None
+        else load_training(files.read_text(training), contract)
+    )
     plan = new_plan(
-        schema=files.read_schema(schema),
+        schema=contract,
         name=name,
         federation=federation,
         purpose=purpose,
@@ -143,6 +154,8 @@ def plan_new(
         quorum=quorum,
         colluders=colluders,
         spare_attempts=spare_attempts,
+        mode=mode,
+        model=model,
         rounds=rounds,
         people=people,
         most_per_institution=most_per_institution,
@@ -271,11 +284,11 @@ def score(
 
 @release_app.command("show")
 def releaseshow(release: Path, json: AsJson = False) -> None:
-    """Show a release: its promise, its quality and its card."""
-    from fedscore.tables import card_table, quality_table, statement_table
+    """Show a release: its promise, its quality and its model."""
+    from fedscore.tables import model_table, quality_table, statement_table
 
     found = files.read_release(release, "")
-    show(found, [statement_table(found), quality_table(found), card_table(found)], json=json)
+    show(found, [statement_table(found), quality_table(found), model_table(found)], json=json)
 
 
 @release_app.command("verify")

@@ -15,7 +15,7 @@ from clients.reading import Reading
 from federation.errors import DataError
 from federation.model.evaluation import Figure
 from federation.model.exact_auc import auc_difference, auc_of
-from federation.model.release import Release
+from federation.model.release import AnyRelease
 from federation.plan import Plan
 from federation.pricing import price_of
 from federation.privacy.units import Population
@@ -68,7 +68,7 @@ def inspect_institution(
     *,
     plan: Plan,
     schema: Schema,
-    release: Release,
+    release: AnyRelease,
     clock: Callable[[], int],
     directory: Path,
 ) -> tuple[Member, HeldOut]:

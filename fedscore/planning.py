@@ -8,7 +8,19 @@ import msgspec
 
 from federation.errors import ConfigurationError
 from federation.model.score_scale import ScoreScale
-from federation.plan import FORMAT, UNSIGNED, Participation, People, Plan, Target
+from federation.plan import (
+    FORMAT,
+    UNSIGNED,
+    Institution,
+    Joint,
+    Local,
+    NetworkModel,
+    Participation,
+    People,
+    Plan,
+    ScorecardModel,
+    Target,
+)
 from federation.pricing import noise_for, price_of
 from federation.schema import Schema
 
@@ -16,6 +28,9 @@ STANDARD_SCALE = ScoreScale(points=660, odds=30.0, points_to_double=40, least=30
 CHINESE_SCALE = ScoreScale(points=660, odds=30.0, points_to_double=40, least=350, most=950)
 BINS_SHARE = 0.12
 """The part of mu^2 that the binning sum gets; see experiments/README.md for what others cost."""
+
+JOINT = Joint()
+SCORECARD = ScorecardModel()
 
 AUDITED_SHARE = 0.02
 """An audit costs an institution one answer more; over 20 rounds a third are looked at once."""
@@ -42,6 +57,8 @@ def new_plan(
     quorum: int,
     colluders: int,
     spare_attempts: int,
+    mode: Joint | Local | Institution = JOINT,
+    model: ScorecardModel | NetworkModel = SCORECARD,
     rounds: int,
     people: int,
     most_per_institution: int,
@@ -65,6 +82,8 @@ def new_plan(
         quorum: m.
         colluders: c >= 1.
         spare_attempts: R.
+        mode: who is protected, and by whose noise.
+        model: what is trained.
         rounds: T.
         people: N, public and rounded.
         most_per_institution: public.
@@ -100,6 +119,8 @@ def new_plan(
         schema=schema.digest,
         valid_from=begins,
         valid_until=begins + timedelta(days=days),
+        mode=mode,
+        model=model,
         rounds=rounds,
         participation=participation,
         people=People(
@@ -114,6 +135,8 @@ def new_plan(
         noise=noise_for(
             schema=schema,
             participation=participation,
+            mode=mode,
+            model=model,
             rounds=rounds,
             epsilon=epsilon,
             delta=delta,
@@ -123,7 +146,7 @@ def new_plan(
         signature=UNSIGNED,
     )
     price = price_of(draft, schema)
-    alone = max(price.trained_coordinator_alone, price.held_out_coordinator_alone)
+    alone = price.promised_alone
     stated = min(math.ceil(alone * 10**6) / 10**6, draft.privacy.epsilon)
     return msgspec.structs.replace(
         draft, privacy=msgspec.structs.replace(draft.privacy, epsilon_coordinator_alone=stated)

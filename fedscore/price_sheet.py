@@ -11,9 +11,8 @@ from scipy.stats import binom
 from federation.errors import ProtocolError
 from federation.model.evaluation import BANDS, band_edges, quality
 from federation.model.score_scale import ScoreScale
-from federation.plan import UNSIGNED, Plan
-from federation.pricing import price_of, stddev_of_total
-from federation.privacy.events import GaussianEvents
+from federation.plan import UNSIGNED, Institution, NetworkModel, Plan, ScorecardModel
+from federation.pricing import Events, price_of, stddev_of_total
 from federation.privacy.units import Population
 from federation.query import Question, sensitivity_squared
 from federation.schema import Schema
@@ -27,6 +26,10 @@ SILENT: Final = (0.001, 0.01, 0.05)
 HOPELESS_LOG_ODDS: Final = 3.0
 """An error of a weight above this (odds of 20 to 1) is more than any weight of a card can say.
 The noise of ten institutions on 16,875 people at epsilon 0.1 is just below, and cost 0.03 AUC."""
+
+
+HOPELESS_RATIO: Final = 2.0
+"""Below this ratio of signal to noise a round of updates moves a model mostly at random."""
 
 
 class Signature(StrEnum):
@@ -93,8 +96,8 @@ class ExpectedError(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     count: float
-    log_odds: float
-    points: float
+    log_odds: float | None
+    points: float | None
     auc: float | None
 
 
@@ -128,6 +131,8 @@ class PriceSheet(msgspec.Struct, frozen=True, kw_only=True):
         expected: the error to expect.
         chances: of getting to the end, at several rates of silence. If anybody drops out of an
             attempt, all others must stay to its end.
+        institution: epsilon of a whole institution; None unless the plan protects institutions.
+        signal_to_noise: see the function of that name; None likewise.
     """
 
     plan: str
@@ -141,6 +146,8 @@ class PriceSheet(msgspec.Struct, frozen=True, kw_only=True):
     slack_factor: float
     expected: ExpectedError
     chances: tuple[Chance, ...]
+    institution: float | None
+    signal_to_noise: float | None
 
 
 def price_sheet(plan: Plan, schema: Schema) -> PriceSheet:
@@ -154,17 +161,18 @@ def price_sheet(plan: Plan, schema: Schema) -> PriceSheet:
     quorum = plan.participation.quorum
     questions: list[QuestionPrice] = []
     populations: list[PopulationPrice] = []
+    before = (Question.BINS,) if plan.asks_bins else ()
     of_population = {
-        Population.TRAINED: (Question.BINS, Question.STEP),
-        Population.HELD_OUT: (Question.EVALUATION,),
+        Population.TRAINED: (*before, plan.training_question),
+        Population.HELD_OUT: (Question.EVALUATION,) if plan.evaluates else (),
     }
     for population, asked in of_population.items():
         events = price.events[population]
-        total = sum(event.units() for event in events)
+        total = price.price.of(population)
         if total == 0:
             continue
         questions += [
-            _question(question, event, plan.noise.of(question), quorum, total)
+            _question(plan, question, event, quorum, total)
             for question, event in zip(asked, events, strict=True)
         ]
         opinions = price.opinions(population)
@@ -190,24 +198,48 @@ def price_sheet(plan: Plan, schema: Schema) -> PriceSheet:
         delta=plan.privacy.delta,
         questions=tuple(questions),
         populations=tuple(populations),
-        collusion_factor=math.sqrt(quorum / plan.participation.honest_shares),
+        collusion_factor=math.sqrt(plan.shares / plan.honest_shares),
         slack_factor=math.sqrt(invited / quorum),
         expected=_expected(plan),
         chances=tuple(_chance(plan, silent) for silent in SILENT),
+        institution=price.institution,
+        signal_to_noise=signal_to_noise(plan),
     )
+
+
+def signal_to_noise(plan: Plan) -> float | None:
+    """Returns how long a round's total update can be against its noise; None in other modes.
+
+    At best every institution's update is as long as the clip norm and all point the same way; the
+    noise has the length sqrt(parameters) times its standard deviation.
+    """
+    if not isinstance(plan.mode, Institution) or not isinstance(plan.model, NetworkModel):
+        return None
+    answers = len(plan.participation.invited)
+    noise = stddev_of_total(plan, Question.UPDATE, answers) * math.sqrt(plan.model.most_parameters)
+    return answers / noise
 
 
 def warnings_of(plan: Plan) -> tuple[str, ...]:
     """Returns why a plan will be of no use, by the error to expect."""
+    ratio = signal_to_noise(plan)
+    if ratio is not None:
+        if ratio >= HOPELESS_RATIO:
+            return ()
+        return (
+            f"an update is at most {ratio:.2g} times as long as its noise: what is learnt will be "
+            "noise. More institutions, fewer rounds, fewer parameters or a larger epsilon would "
+            "help.",
+        )
     expected = _expected(plan)
     remedy = "More people, a larger epsilon or fewer institutions' slack would help."
     found = []
-    if expected.log_odds > HOPELESS_LOG_ODDS:
+    if expected.log_odds is not None and expected.log_odds > HOPELESS_LOG_ODDS:
         found.append(
             f"too few people for this epsilon: a weight's error is +-{expected.log_odds:.1f} "
             f"log-odds, the noise is larger than what a card can say. {remedy}"
         )
-    if expected.auc is None and plan.people.held_out_fraction > 0:
+    if expected.auc is None and plan.evaluates:
         found.append(
             f"too few held-out people for this epsilon: the noise will hide the AUC. {remedy}"
         )
@@ -225,16 +257,17 @@ def _signature(plan: Plan) -> Signature:
 
 
 def _question(
-    question: Question, event: GaussianEvents, share_variance: int, quorum: int, total: int
+    plan: Plan, question: Question, event: Events, quorum: int, total: int
 ) -> QuestionPrice:
+    units = event.units()
     return QuestionPrice(
         question=question,
         population=question.population,
         times=event.times,
-        columns=event.sensitivity_squared // sensitivity_squared(1),
-        noise_of_total=stddev_of_total(share_variance, quorum),
-        units_each=event.units_each(),
-        share_of_budget=event.units() / total,
+        columns=event.sensitivity_squared // sensitivity_squared(question, 1),
+        noise_of_total=stddev_of_total(plan, question, quorum),
+        units_each=units // max(event.times, 1),
+        share_of_budget=units / total,
     )
 
 
@@ -242,12 +275,14 @@ def _expected(plan: Plan) -> ExpectedError:
     answers = len(plan.participation.invited)
     trained = plan.people.national * (1 - plan.people.held_out_fraction)
     rate = NOMINAL_BAD_RATE
-    residual = stddev_of_total(plan.noise.step, answers) / math.sqrt(plan.rounds)
-    log_odds = residual / (NOMINAL_BIN_SHARE * trained * rate * (1 - rate))
+    log_odds: float | None = None
+    if isinstance(plan.model, ScorecardModel):
+        residual = stddev_of_total(plan, Question.STEP, answers) / math.sqrt(plan.rounds)
+        log_odds = residual / (NOMINAL_BIN_SHARE * trained * rate * (1 - rate))
     return ExpectedError(
-        count=stddev_of_total(plan.noise.bins, answers),
+        count=stddev_of_total(plan, Question.BINS, answers),
         log_odds=log_odds,
-        points=log_odds * plan.scale.factor,
+        points=None if log_odds is None else log_odds * plan.scale.factor,
         auc=_expected_auc(plan, answers),
     )
 
@@ -269,7 +304,7 @@ def _chance(plan: Plan, silent: float) -> Chance:
             opened += chance * float(binom.sf(t - 1, left, 1 - silent))
         else:
             opened += chance * (1 - silent**2) ** (2 * left)
-    once = opened if plan.people.held_out_fraction == 0 else opened**2
+    once = opened ** (plan.asks_bins + plan.evaluates)
     steps = float(binom.cdf(who.spare_attempts, plan.rounds + who.spare_attempts, 1 - opened))
     return Chance(silent=silent, attempt=opened, training=once * steps)
 
@@ -277,7 +312,7 @@ def _chance(plan: Plan, silent: float) -> Chance:
 def _expected_auc(plan: Plan, answers: int) -> float | None:
     """Returns half the AUC's interval for log-odds of good that spread normally around 9:1."""
     people = plan.people.national * plan.people.held_out_fraction
-    if people == 0:
+    if not plan.evaluates:
         return None
     log_odds = math.log(1 / NOMINAL_BAD_RATE - 1) + _NOMINAL_SPREAD * np.linspace(-4, 4, 4001)
     mass = np.exp(-0.5 * np.linspace(-4, 4, 4001) ** 2)
@@ -291,7 +326,7 @@ def _expected_auc(plan: Plan, answers: int) -> float | None:
     )
     found = quality(
         histogram.astype(np.float64).reshape(-1),
-        stddev=stddev_of_total(plan.noise.evaluation, answers),
+        stddev=stddev_of_total(plan, Question.EVALUATION, answers),
         scale=scale,
     )
     return None if found is None else (found.auc.high - found.auc.low) / 2

@@ -25,7 +25,7 @@ from clients.records import Records
 from federation.canonical import public_key_of
 from federation.errors import ConfigurationError, DataError, ProtocolError
 from federation.model.evaluation import Figure
-from federation.model.release import Release, load_release
+from federation.model.release import AnyRelease, load_release
 from federation.plan import Plan, plan_toml
 from federation.population import Split
 from federation.privacy.entropy import Entropy
@@ -80,7 +80,7 @@ class Simulation(msgspec.Struct, frozen=True, kw_only=True):
         log: what institutions wrote in their own logs.
     """
 
-    release: Release
+    release: AnyRelease
     seconds: float
     exact: Figure | None
     members: tuple[Member, ...]

@@ -1,9 +1,13 @@
 """Tables for people; the same figures are available as JSON."""
 
+from typing import assert_never
+
 from rich.table import Table
 
 from federation.model.evaluation import Figure
-from federation.model.release import Release
+from federation.model.network_release import NetworkRelease
+from federation.model.release import AnyRelease, Release
+from federation.model.signed_release import SignedRelease
 from federation.transcript_audit import Audit
 from fedscore.price_sheet import PriceSheet
 from fedscore.progress import Trained
@@ -43,7 +47,7 @@ def members_table(simulation: Simulation) -> Table:
     return table
 
 
-def statement_table(release: Release) -> Table:
+def statement_table(release: SignedRelease) -> Table:
     """Returns the promise of a release, complete."""
     said = release.statement
     table = Table(title="What it cost each person", show_header=False)
@@ -61,7 +65,7 @@ def statement_table(release: Release) -> Table:
     return table
 
 
-def quality_table(release: Release) -> Table:
+def quality_table(release: SignedRelease) -> Table:
     """Returns the quality of a release as the door saw it, with intervals."""
     table = Table(title="Quality on held-out people as the door saw it, 95 % intervals")
     for heading in ("Group", "People, noisy", "Bad rate", "AUC", "KS", "Gini"):
@@ -87,7 +91,45 @@ def quality_table(release: Release) -> Table:
     return table
 
 
-def card_table(release: Release) -> Table:
+def model_table(release: AnyRelease) -> Table:
+    """Returns the model itself: a card bin by bin, a network layer by layer."""
+    match release:
+        case Release():
+            return _card_table(release)
+        case NetworkRelease():
+            return _network_table(release)
+        case _:
+            assert_never(release)
+
+
+def _network_table(release: NetworkRelease) -> Table:
+    """Returns the layers of a network."""
+    shape = release.shape
+    table = Table(
+        title="Network: points fall with its log-odds of bad, the sum of both parts",
+        caption="Its inputs are the bin of each feature, and the place of each ordered value on "
+        "the public grid.",
+    )
+    for heading in ("Part", "Layers"):
+        table.add_column(heading)
+    for heading in ("Activation", "Parameters"):
+        table.add_column(heading, justify="right")
+    additive = shape.inputs + 1
+    table.add_row("additive", f"{shape.inputs} inputs to 1", "none", f"{additive:,}")
+    if shape.hidden:
+        widths = " to ".join(str(width) for width in (*shape.hidden, 1))
+        table.add_row(
+            "deep",
+            f"{shape.inputs} inputs to {widths}",
+            shape.activation.value,
+            f"{shape.parameters - additive:,}",
+        )
+    table.add_section()
+    table.add_row("all", f"{len(release.grids)} features", "", f"{shape.parameters:,}")
+    return table
+
+
+def _card_table(release: Release) -> Table:
     """Returns the card bin by bin, with the noisy counts it was made from."""
     table = Table(title=f"Scorecard: {release.base} points, plus for each feature")
     for heading in ("Feature", "Bin"):
@@ -139,6 +181,8 @@ def price_tables(sheet: PriceSheet) -> list[Table]:
             f"{one.epsilon_rdp:.6g}",
             f"{one.units:,}",
         )
+    if sheet.institution is not None:
+        cost.add_row("an institution", f"{sheet.institution:.6g}", "", "", "", "")
     asked = Table(title="What is asked")
     for heading in ("Question", "Of", "Times", "Columns", "Noise, people", "Units each", "Share"):
         asked.add_column(heading, justify="left" if heading in ("Question", "Of") else "right")
@@ -156,11 +200,15 @@ def price_tables(sheet: PriceSheet) -> list[Table]:
     error.add_column("Figure")
     error.add_column("Error", justify="right")
     expected = sheet.expected
-    error.add_row("A fine cell's count", f"+-{expected.count:.1f} people")
-    error.add_row(
-        "A weight: bin of 5 % of people, bad rate 10 %, not shrunk",
-        f"+-{expected.log_odds:.3f} log-odds, {expected.points:.1f} points",
-    )
+    if sheet.signal_to_noise is None:
+        error.add_row("A fine cell's count", f"+-{expected.count:.1f} people")
+    else:
+        error.add_row("A round's update, at best, over its noise", f"{sheet.signal_to_noise:.2f}")
+    if expected.log_odds is not None and expected.points is not None:
+        error.add_row(
+            "A weight: bin of 5 % of people, bad rate 10 %, not shrunk",
+            f"+-{expected.log_odds:.3f} log-odds, {expected.points:.1f} points",
+        )
     error.add_row(
         "The reported AUC, 95 %",
         "hidden by the noise" if expected.auc is None else f"+-{expected.auc:.3f}",

@@ -327,7 +327,7 @@ class Attempt:
             question=self._open.question,
             round=self._open.round,
             attempt=self._open.attempt,
-            model=model_digest(self._open.card),
+            model=model_digest(self._open.model),
             columns=self.asking.query.columns,
             signature=self._open.signature,
             uploaded=uploaded,

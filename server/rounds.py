@@ -21,17 +21,17 @@ from federation.errors import ConfigurationError, PrivacyError, ProtocolError
 from federation.messages import (
     Close,
     Coins,
+    Model,
     Open,
     RefusalCode,
     SeenHeader,
     model_digest,
 )
 from federation.model.release import load_release
-from federation.model.scorecard import AdditiveCard
 from federation.plan import Plan, plan_toml
 from federation.pricing import stddev_of_total
 from federation.privacy.entropy import Entropy
-from federation.query import UNITS_PER_ONE, Question
+from federation.query import Question
 from federation.schema import Schema
 from federation.secure_aggregation.opening import Opened
 from federation.secure_aggregation.roster import Roster, roster_toml
@@ -151,7 +151,7 @@ class MaskedSums:
             self._left_out = LeftOut()
         return group
 
-    def ask(self, question: Question, *, round_: int, card: AdditiveCard | None) -> Total:
+    def ask(self, question: Question, *, round_: int, model: Model | None) -> Total:
         """Returns the total of one question, spending spare attempts if needed.
 
         Raises:
@@ -162,10 +162,10 @@ class MaskedSums:
         self._left_out.silent.clear()
         self._gathering.next_question()
         while True:
-            total, given_up, why = self._outcome(question, round_, number, card)
+            total, given_up, why = self._outcome(question, round_, number, model)
             if total is not None:
                 return total
-            may_ask_again = question is Question.STEP or given_up
+            may_ask_again = question is self._plan.training_question or given_up
             if not may_ask_again or self._spare == 0:
                 raise ProtocolError(
                     f"No total of {question} {round_} could be opened: {why}, the quorum "
@@ -177,12 +177,12 @@ class MaskedSums:
             self._watch(Progress(step="retry", number=round_, of=self._plan.rounds, answers=0))
 
     def _outcome(
-        self, question: Question, round_: int, number: int, card: AdditiveCard | None
+        self, question: Question, round_: int, number: int, model: Model | None
     ) -> tuple[Total | None, bool, str]:
         """Returns an attempt's total; if there is none, whether it was given up, and why."""
         place = (question, round_, number)
         if (told := self._past.told.get(place)) is not None:
-            if told.model != model_digest(card):
+            if told.model != model_digest(model):
                 raise ConfigurationError(
                     f"The model at {question} {round_} is not the one that was asked about before: "
                     "go on with the version of fedscore that began this training."
@@ -196,9 +196,9 @@ class MaskedSums:
             return None, given_up, "an attempt had failed before"
         if self._past.cut == place and self._gathering.group is not None:
             # The very same is asked again: whoever has answered says what it said before.
-            attempt = self._attempt(self._gathering.group, place, card)
+            attempt = self._attempt(self._gathering.group, place, model)
         else:
-            attempt = self._attempt(self._session(), place, card)
+            attempt = self._attempt(self._session(), place, model)
             self.transcript.write(attempt.opening())
         opened = attempt.run()
         given_up = opened is None and (attempt.give_up() or not attempt.uploads)
@@ -211,7 +211,7 @@ class MaskedSums:
         return self._total(line, opened.total, coins), False, ""
 
     def _attempt(
-        self, group: Group, place: tuple[Question, int, int], card: AdditiveCard | None
+        self, group: Group, place: tuple[Question, int, int], model: Model | None
     ) -> Attempt:
         """Returns an attempt that is ready to run: its context signed, the last coin with it."""
         question, round_, number = place
@@ -220,7 +220,7 @@ class MaskedSums:
             question=question,
             round=round_,
             attempt=number,
-            card=card,
+            model=model,
             coins=self._coins,
             signature="",
         )
@@ -257,8 +257,8 @@ class MaskedSums:
         self.fewest_answers = min(self.fewest_answers, answers)
         self._coins = coins
         return Total(
-            values=units / UNITS_PER_ONE,
-            stddev=stddev_of_total(self._plan.noise.of(line.question), answers),
+            values=units / line.question.bound,
+            stddev=stddev_of_total(self._plan, line.question, answers),
             answers=answers,
         )
 

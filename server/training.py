@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from federation.canonical import public_key_of
 from federation.errors import ConfigurationError
-from federation.grid import Role
-from federation.model.card_fit import CardFit
+from federation.fits import Fit
+from federation.messages import Model
 from federation.model.release import release_json
-from federation.model.scorecard import AdditiveCard
 from federation.plan import Plan
-from federation.pricing import price_of, stddev_of_total
+from federation.pricing import price_of
 from federation.query import Question
 from federation.schema import Schema
 from server.release_making import make_release
@@ -29,10 +28,10 @@ from server.release_making import make_release
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Total:
-    """One opened sum: people (or residuals) per cell, and what is known about its noise.
+    """One opened sum: people (or residuals, or gradients), and what is known about its noise.
 
     Attributes:
-        values: float64[length], in ones, not grid units.
+        values: float64[length], in people or clip norms, not grid units.
         stddev: of the noise on each value, likewise.
         answers: institutions in the sum.
     """
@@ -69,7 +68,7 @@ class Sums(AbstractContextManager["Sums"], Protocol):
         """Returns once enough institutions take part."""
         ...
 
-    def ask(self, question: Question, *, round_: int, card: AdditiveCard | None) -> Total:
+    def ask(self, question: Question, *, round_: int, model: Model | None) -> Total:
         """Returns the total of one question."""
         ...
 
@@ -109,32 +108,30 @@ def run_training(
     price = price_of(plan, schema)
     with sums:
         sums.begin()
-        counts = sums.ask(Question.BINS, round_=0, card=None)
-        watch(Progress(step="bins", number=1, of=1, answers=counts.answers))
-        fit = CardFit.begin(
-            grids=tuple(grid for grid in schema.grids if grid.role is Role.SCORED),
-            counts=counts.values,
-            count_stddev=counts.stddev,
-            residual_stddev=stddev_of_total(plan.noise.step, counts.answers),
-            rounds=plan.rounds,
+        counts: Total | None = None
+        if plan.asks_bins:
+            counts = sums.ask(Question.BINS, round_=0, model=None)
+            watch(Progress(step="bins", number=1, of=1, answers=counts.answers))
+        fit = Fit.begin(
+            plan,
+            schema,
+            None if counts is None else counts.values,
+            0 if counts is None else counts.answers,
         )
         for number in range(plan.rounds):
-            card = fit.to_ask()
-            total = sums.ask(Question.STEP, round_=number, card=card)
-            fit = fit.after(total.values)
+            total = sums.ask(plan.training_question, round_=number, model=fit.to_ask())
+            fit = fit.after(total.values, total.answers)
             watch(Progress(step="round", number=number + 1, of=plan.rounds, answers=total.answers))
-        points = fit.in_points(plan.scale)
+        model = fit.finished()
         histogram: Total | None = None
-        if plan.people.held_out_fraction > 0:
-            histogram = sums.ask(Question.EVALUATION, round_=0, card=points)
+        if plan.evaluates:
+            histogram = sums.ask(Question.EVALUATION, round_=0, model=model)
             watch(Progress(step="evaluation", number=1, of=1, answers=histogram.answers))
         release = release_json(
             make_release(
-                plan=plan,
                 schema=schema,
                 price=price,
-                settings=fit.settings,
-                points=points,
+                fit=fit,
                 histogram=None if histogram is None else histogram.values,
                 histogram_stddev=0.0 if histogram is None else histogram.stddev,
                 institutions=sums.fewest_answers,

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from federation.door import Contribution, one_column_each
 from federation.model.score_scale import ScoreScale
-from federation.model.scorecard import AdditiveCard
 from federation.query import UNITS_PER_ONE
 
 _DOUBLINGS: Final = (-3.0, -2.0, -1.0, *(half / 2 for half in range(13)), 7.0)
@@ -48,25 +47,23 @@ def evaluation_columns(groups: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def evaluation_contribution(
-    scored: NDArray[np.uint8],
+    points: NDArray[np.int64],
     protected: NDArray[np.uint8],
     bad: NDArray[np.uint8],
     person_starts: NDArray[np.int64] | None,
     *,
-    card: AdditiveCard,
     scale: ScoreScale,
 ) -> Contribution:
     """Returns what rows bring to the question EVALUATION.
 
     Args:
-        scored: uint8[features, rows], codes of the scored features.
+        points: int64[rows], unclipped scores.
         protected: uint8[features, rows], codes of the protected features.
         bad: uint8[rows], 1 = bad.
         person_starts: as in `Contribution`.
-        card: the card in points.
         scale: fixes the score bands.
     """
-    bands = np.searchsorted(band_edges(scale), card.scores(scored), side="right")
+    bands = np.searchsorted(band_edges(scale), points, side="right")
     within = bands.astype(np.uint32) * 2 + (bad & np.uint8(1))
     groups = tuple(of_feature.astype(np.uint32) * (2 * BANDS) + within for of_feature in protected)
     return Contribution(

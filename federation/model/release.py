@@ -1,29 +1,20 @@
-"""The released scorecard: one signed, versioned JSON for batch and online scoring everywhere."""
+"""Released models, each one signed, versioned JSON for batch and online scoring everywhere."""
 
-from datetime import datetime
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+import numpy as np
+from numpy.typing import NDArray
 
-from federation import canonical
-from federation.canonical import Digest
-from federation.errors import ConfigurationError, FedscoreError, ProtocolError
-from federation.grid import FeatureGrid, Role
-from federation.model.evaluation import Quality
-from federation.model.score_scale import ScoreScale
+from federation.errors import ConfigurationError, FedscoreError
+from federation.model.network_release import NetworkRelease
 from federation.model.scorecard import AdditiveCard
-from federation.schema import Schema
+from federation.model.signed_release import Part, SignedRelease
 
-RELEASE_LABEL: Final = "fedscore/release/3"
 FORMAT: Final = 3
 
 
-class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A strict, immutable part of a release."""
-
-
-class Bin(_Part, frozen=True, kw_only=True):
+class Bin(Part, frozen=True, kw_only=True):
     """One line of the card.
 
     Attributes:
@@ -53,7 +44,7 @@ class Bin(_Part, frozen=True, kw_only=True):
             raise ConfigurationError("A bin without evidence gives points.")
 
 
-class CardFeature(_Part, frozen=True, kw_only=True):
+class CardFeature(Part, frozen=True, kw_only=True):
     """A scored feature of the card.
 
     Attributes:
@@ -71,114 +62,18 @@ class CardFeature(_Part, frozen=True, kw_only=True):
     bins: tuple[Bin, ...]
 
 
-class Statement(_Part, frozen=True, kw_only=True):
-    """What is promised to each person, with everything that a promise needs to mean something.
+class Release(SignedRelease, frozen=True, kw_only=True):
+    """A national scorecard: points = base + the points of each feature's bin.
 
     Attributes:
-        epsilon: of a trained person; the plan's whole price, spare attempts included.
-        held_out_epsilon: of a held-out person.
-        delta: for both.
-        unit: whose records are protected.
-        neighbours: which two tables are compared.
-        against: who may hold everything else.
-        epsilon_coordinator_alone: of a trained person, if no institution conspires with it.
-        held_out_epsilon_coordinator_alone: of a held-out person, likewise.
-        assumption: what the promise rests on.
-    """
-
-    epsilon: float
-    held_out_epsilon: float
-    delta: float
-    unit: str
-    neighbours: str
-    against: str
-    epsilon_coordinator_alone: float
-    held_out_epsilon_coordinator_alone: float
-    assumption: str
-
-
-class GroupQuality(_Part, frozen=True, kw_only=True):
-    """Quality of the card within one group of a protected feature; None if noise hides it."""
-
-    feature: str
-    group: str
-    quality: Quality | None
-
-
-class Report(_Part, frozen=True, kw_only=True):
-    """Quality on held-out people, all from the noisy sums of one priced question.
-
-    Attributes:
-        overall: None if nobody was held out, or noise hides everything.
-        groups: for each cell of each protected feature.
-        noise_per_band: standard deviation of the noise in each (band, outcome), in people.
-    """
-
-    overall: Quality | None
-    groups: tuple[GroupQuality, ...]
-    noise_per_band: float
-
-
-class ParityVector(_Part, frozen=True, kw_only=True):
-    """A synthetic person and what every implementation must answer.
-
-    Attributes:
-        values: by feature; None is missing, an absent feature is not held.
-        points: the unclipped score.
-        shown: the score as shown.
-        reasons: at most four.
-    """
-
-    values: dict[str, int | float | str | None]
-    points: int
-    shown: int
-    reasons: tuple[str, ...]
-
-
-class Release(_Part, frozen=True, kw_only=True):
-    """A national scorecard. Higher is safer; points = base + the points of each feature's bin.
-
-    Attributes:
-        format: version of this layout.
-        federation: whose it is.
-        plan_name: for people.
-        plan: digest of the plan it came from.
-        purpose: what it may be used for.
-        issued_at: when it was signed.
-        schema: the public data contract it scores by.
-        scale: how points relate to odds.
         base: points of a person with no features at all.
         features: the scored features, in schema order.
-        people: noisy number of trained people.
-        bad_rate: noisy share of bad people among them.
-        institutions: how many institutions answered in the round with the fewest answers.
-        rounds: training rounds that were run.
-        statement: the promise.
-        report: the quality.
-        parity: synthetic people with their scores.
-        coordinator: Ed25519 public key.
-        signature: over everything else.
     """
 
-    format: int
-    federation: str
-    plan_name: str
-    plan: str
-    purpose: str
-    issued_at: datetime
-    schema: Schema
-    scale: ScoreScale
+    LABEL: ClassVar[str] = "fedscore/release/3"
+
     base: int
     features: tuple[CardFeature, ...]
-    people: float
-    bad_rate: float
-    institutions: int
-    rounds: int
-    statement: Statement
-    report: Report
-    parity: tuple[ParityVector, ...]
-    coordinator: str
-    signature: str
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
@@ -189,11 +84,6 @@ class Release(_Part, frozen=True, kw_only=True):
         self.card.require_cells(tuple(len(grid.labels) for grid in self.grids))
 
     @property
-    def grids(self) -> tuple[FeatureGrid, ...]:
-        """The public grids of the scored features."""
-        return tuple(grid for grid in self.schema.grids if grid.role is Role.SCORED)
-
-    @property
     def card(self) -> AdditiveCard:
         """The card in points."""
         return AdditiveCard(
@@ -202,57 +92,62 @@ class Release(_Part, frozen=True, kw_only=True):
             weights=tuple(tuple(one.points for one in feature.bins) for feature in self.features),
         )
 
-    @property
-    def digest(self) -> Digest:
-        """Names this release: over everything but the signature."""
-        return canonical.digest(RELEASE_LABEL, self._body())
+    def points(self, codes: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Returns int64[rows], the unclipped score of each row.
 
-    def signed(self, key: Ed25519PrivateKey) -> "Release":
-        """Returns this release with the coordinator's signature.
-
-        Raises:
-            ConfigurationError: the key is not the one the release names.
+        Args:
+            codes: uint8[features, rows], fine cell codes of the scored features in schema order.
         """
-        if canonical.public_key_of(key) != self.coordinator:
-            raise ConfigurationError("This key is not the one that the release names.")
-        return msgspec.structs.replace(
-            self, signature=canonical.sign(key, RELEASE_LABEL, self._body())
-        )
-
-    def require_signed_by(self, coordinator: str) -> None:
-        """Returns only if exactly this release was signed by this coordinator.
-
-        Raises:
-            ProtocolError: another signer, or changed after signing.
-        """
-        if self.coordinator != coordinator:
-            raise ProtocolError("The release names another coordinator than the one expected.")
-        canonical.verify(coordinator, RELEASE_LABEL, self._body(), self.signature)
-
-    def _body(self) -> bytes:
-        fields = msgspec.to_builtins(self)
-        del fields["signature"]
-        return canonical.canonical_json(fields)
+        return self.card.scores(codes)
 
 
-def load_release(data: bytes) -> Release:
+AnyRelease = Release | NetworkRelease
+
+
+def require_scorecard(release: AnyRelease) -> Release:
+    """Returns the release of a scorecard as what it is.
+
+    Raises:
+        ConfigurationError: it is a network's.
+    """
+    if isinstance(release, NetworkRelease):
+        raise ConfigurationError("This is the release of a network; a scorecard's is needed.")
+    return release
+
+
+class _Head(msgspec.Struct):
+    """What a file says that it holds; cards, which were first, say nothing."""
+
+    kind: str = "scorecard"
+
+
+def load_release(data: bytes) -> AnyRelease:
     """Returns the release in a JSON file, its signature checked against the key it names.
 
     Raises:
-        ConfigurationError: truncated, not JSON, or not a release of this version.
+        ConfigurationError: truncated, not JSON, or not a release of a kind and version known here.
         ProtocolError: changed after it was signed.
     """
     try:
-        release = msgspec.json.decode(data, type=Release)
+        release = _decoded(data)
     except (msgspec.DecodeError, ValueError, RecursionError, FedscoreError) as error:
         raise ConfigurationError(
-            f"This is not a whole release of format {FORMAT}: {error}. "
+            f"This is not a whole release that this version knows: {error}. "
             "Fetch it again from its source."
         ) from error
     release.require_signed_by(release.coordinator)
     return release
 
 
-def release_json(release: Release) -> bytes:
+def _decoded(data: bytes) -> AnyRelease:
+    kind = msgspec.json.decode(data, type=_Head).kind
+    if kind == "scorecard":
+        return msgspec.json.decode(data, type=Release)
+    if kind == "network":
+        return msgspec.json.decode(data, type=NetworkRelease)
+    raise ConfigurationError("Expected a release of a scorecard or of a network.")
+
+
+def release_json(release: AnyRelease) -> bytes:
     """Returns the release as indented JSON that `load_release` reads back to an equal release."""
     return msgspec.json.format(msgspec.json.encode(release), indent=1) + b"\n"

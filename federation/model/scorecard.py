@@ -22,7 +22,9 @@ LARGEST_WEIGHT: Final = 8 * WEIGHTS_PER_LOG_ODDS
 """Public bound on every number of a card: 8 units of log-odds, odds of 3,000 to 1."""
 
 
-class AdditiveCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AdditiveCard(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="card"
+):
     """score = base + sum over features of weights[feature][bin of the person's cell].
 
     A cell code beyond a feature's cells (a feature not held) adds nothing.

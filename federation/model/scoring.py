@@ -1,48 +1,28 @@
 """Scores and reasons from a released card: exact whole numbers, whatever the order or block."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import ConfigurationError, DataError
 from federation.grid import NOT_HELD, FeatureGrid, code_of
-from federation.model.release import CardFeature, Release
-from federation.model.score_scale import ScoreScale
+from federation.model.network_release import NetworkRelease
+from federation.model.network_scoring import NetworkScorer
+from federation.model.release import AnyRelease, CardFeature, Release
 from federation.model.scorecard import LARGEST_WEIGHT
-
-MOST_REASONS: Final = 4
-"""Regulation B, 12 CFR 1002.9(b)(2), comment 9: more than four reasons help nobody."""
-
-NO_REASON: Final = -1
-
-LOSS_UNITS_PER_POINT: Final = 100
-"""Points lost are counted in whole hundredths, so that no order rests on a rounding error."""
-
-LEAST_LOSS: Final = LOSS_UNITS_PER_POINT
-"""A reason that costs less than one point is not told: rounding alone costs as much."""
+from federation.model.scores import (
+    LOSS_UNITS_PER_POINT,
+    MOST_REASONS,
+    Leading,
+    Scores,
+    places_of,
+    texts_of,
+)
 
 _BLOCK_ROWS = 8_192  # a dozen vectors of this many rows stay in a core's cache
-_LARGEST_LOG_ODDS = 700.0  # beyond it exp overflows, and the rate is 0 or 1 in float32 anyway
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
-    """Scores of some rows.
-
-    Attributes:
-        points: int32[rows], unclipped, the exact sum of base and bins' points.
-        shown: int32[rows], cut to the scale's range.
-        reasons: int16[rows, 4], numbers into `Scorer.reasons` by points lost, `NO_REASON` where
-            there are fewer.
-    """
-
-    points: NDArray[np.int32]
-    shown: NDArray[np.int32]
-    reasons: NDArray[np.int16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +50,6 @@ class Scorer:
     reasons that cost the same to the hundredth of a point, the one first in the schema leads.
     """
 
-    # A reason competes with one number, its key: loss * places + (places - 1 - its number), places
-    # being a power of two that no number reaches. Keys of a row differ, a larger one leads, and
-    # one below `LEAST_LOSS * places` cost too little.
     __slots__ = ("_base", "_lookups", "_places", "_scale", "reasons")
 
     def __init__(self, release: Release) -> None:
@@ -88,7 +65,7 @@ class Scorer:
         """The texts of all reasons, the one first in the schema first."""
         self._base = release.base
         self._scale = release.scale
-        self._places = 1 << len(self.reasons).bit_length()
+        self._places = places_of(self.reasons)
         points = [_points_of_codes(feature) for feature in release.features]
         losses = [
             _losses_of_codes(feature, of_feature) * self._places
@@ -131,8 +108,8 @@ class Scorer:
         key_type = self._lookups[0][0].loss.dtype
         index = np.empty(rows, dtype=np.intp)
         some_points = np.empty(rows, dtype=np.int32)
-        some_loss, key, smaller = (np.empty(rows, dtype=key_type) for _ in range(3))
-        leading = [np.full(rows, self._places - 1, dtype=key_type) for _ in range(MOST_REASONS)]
+        some_loss, key = (np.empty(rows, dtype=key_type) for _ in range(2))
+        leading = Leading(rows, self._places, key_type.type)
         for number, lookups in enumerate(self._lookups):
             key.fill(self._places - 1 - number)
             for lookup in lookups:
@@ -142,44 +119,40 @@ class Scorer:
                 lookup.loss.take(index, out=some_loss, mode="wrap")
                 points += some_points
                 key += some_loss
-            for place in leading:  # the larger key keeps the place, the smaller one goes on
-                np.minimum(place, key, out=smaller)
-                np.maximum(place, key, out=place)
-                key, smaller = smaller, key
-        for place, found in zip(leading, reasons, strict=True):
-            number_of = self._places - 1 - (place & (self._places - 1))
-            found[:] = np.where(place >= LEAST_LOSS * self._places, number_of, NO_REASON)
+            leading.offer(key)
+        leading.write(reasons)
 
     def reason_texts(self, reasons: NDArray[np.int16]) -> tuple[str, ...]:
         """Returns the texts behind one row of `Scores.reasons`."""
-        return tuple(self.reasons[number] for number in reasons if number != NO_REASON)
+        return texts_of(self.reasons, reasons)
 
 
-def bad_rates(scale: ScoreScale, points: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Returns `ScoreScale.bad_rate_at` of many scores.
+AnyScorer = Scorer | NetworkScorer
 
-    Args:
-        scale: of the release.
-        points: int32[rows], unclipped.
 
-    Returns:
-        float32[rows] in [0, 1].
+def scorer_of(release: AnyRelease) -> AnyScorer:
+    """Returns what scores by a release of either kind.
+
+    Raises:
+        ConfigurationError: a mean in the release lies beyond the public bound on points.
     """
-    above = points.astype(np.float64) - scale.points
-    log_odds_good = above / scale.factor + math.log(scale.odds)
-    bounded = np.clip(log_odds_good, -_LARGEST_LOG_ODDS, _LARGEST_LOG_ODDS)
-    rates: NDArray[np.float32] = (1.0 / (1.0 + np.exp(bounded))).astype(np.float32)
-    return rates
+    match release:
+        case Release():
+            return Scorer(release)
+        case NetworkRelease():
+            return NetworkScorer(release)
+        case _:
+            assert_never(release)
 
 
-def require_parity(release: Release) -> None:
+def require_parity(release: AnyRelease) -> None:
     """Returns only if this program scores the release's synthetic people as the release says.
 
     Raises:
         ConfigurationError: it does not, or there are none: another implementation made the
             release, or this one is broken. Do not score with it.
     """
-    scorer = Scorer(release)
+    scorer = scorer_of(release)
     if not release.parity:
         raise ConfigurationError(
             "The release holds no parity vectors: nothing shows that this program scores as its "

@@ -8,17 +8,23 @@ The headline is the exact trade-off of Gaussian differential privacy (Balle and 
 It is what the ledger's filter charges, so one figure serves plan, policy and ledger. The privacy
 loss distribution (PLD) and Renyi (RDP) accountants of dp-accounting are asked as well when people
 look at a plan's price (`opinions`); if they do not stand to it as they must, there is no price.
+Sums over a Poisson sample have no exact mu^2; they are charged one that dominates them (`sampled`).
 """
 
 import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from federation.errors import PrivacyError
 from federation.privacy.discrete_gaussian import LOST_MASS, RELATIVE_ERROR
 from federation.privacy.events import GaussianEvents
+from federation.privacy.sampled import SampledEvents
 from federation.privacy.units import UNITS_PER_MU_SQUARED, BudgetUnits, Delta, Epsilon
+
+if TYPE_CHECKING:
+    import dp_accounting
 
 LARGEST_EPSILON = 100.0
 """Above this a bound protects nobody; asking for more is refused as a mistake."""
@@ -102,15 +108,22 @@ def sampler_slack(coordinates: int, *, epsilon: float, delta: float) -> SamplerS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opinions:
-    """Epsilon of the same events at the same delta by three ways of counting."""
+    """Epsilon of the same events at the same delta by three ways of counting.
+
+    Attributes:
+        exact: what the units of the ledger say: exact for sums over everyone, an upper bound for
+            sums over a sample, what sampling loses of delta included.
+        pld: the privacy loss distribution's upper bound.
+        rdp: the Renyi upper bound.
+    """
 
     exact: Epsilon
     pld: Epsilon
     rdp: Epsilon
 
 
-def opinions(events: Sequence[GaussianEvents], delta: Delta) -> Opinions:
-    """Returns the exact epsilon beside dp-accounting's PLD and RDP upper bounds.
+def opinions(events: Sequence[GaussianEvents | SampledEvents], delta: Delta) -> Opinions:
+    """Returns the ledger's epsilon beside dp-accounting's PLD and RDP upper bounds.
 
     Args:
         events: all that is answered about one population, at least one of them.
@@ -118,18 +131,21 @@ def opinions(events: Sequence[GaussianEvents], delta: Delta) -> Opinions:
 
     Raises:
         PrivacyError: an accountant warned, did not converge, or the three do not stand in their
-            order exact <= PLD <= RDP (to within the PLD's discretisation): no price is better than
-            one that cannot be trusted.
+            order exact <= PLD <= RDP (to within the PLD's discretisation; sums over a sample may
+            be charged more than PLD, never less): no price is better than one that cannot be
+            trusted. Or sampling loses all of delta.
     """
     import dp_accounting  # noqa: PLC0415  two seconds to import, needed only when a plan is priced
     from dp_accounting import pld, rdp  # noqa: PLC0415  as above
 
-    exact = epsilon_of(BudgetUnits(sum(event.units() for event in events)), delta)
+    lost = sum(event.lost() for event in events if isinstance(event, SampledEvents))
+    if lost >= delta:
+        raise PrivacyError(f"Sampling loses {lost:g} of delta {delta:g}: state a larger one.")
+    units = BudgetUnits(sum(event.units() for event in events))
+    exact = epsilon_of(units, Delta(delta - lost))
     composed = dp_accounting.ComposedDpEvent(
         [
-            dp_accounting.SelfComposedDpEvent(
-                dp_accounting.GaussianDpEvent(event.noise_multiplier()), event.times
-            )
+            dp_accounting.SelfComposedDpEvent(_dp_event(event), event.times)
             for event in events
             if event.times > 0
         ]
@@ -147,10 +163,20 @@ def opinions(events: Sequence[GaussianEvents], delta: Delta) -> Opinions:
             raise PrivacyError(f"An accountant is not sure of this plan: {error}") from error
     result = Opinions(exact=exact, pld=Epsilon(float(by_pld)), rdp=Epsilon(float(by_rdp)))
     discretisation = _PLD_INTERVAL * sum(event.times for event in events)
-    in_order = exact <= by_pld + 1e-9 + 1e-6 * exact and by_pld <= by_rdp + discretisation
-    if not (in_order and by_pld <= exact * 1.01 + discretisation):
+    in_order = by_pld <= by_rdp + discretisation and by_pld <= exact * 1.01 + discretisation
+    if not (in_order and (lost > 0 or exact <= by_pld + 1e-9 + 1e-6 * exact)):
         raise PrivacyError(
             f"The accountants contradict each other (exact {exact:.6g}, PLD {by_pld:.6g}, "
             f"RDP {by_rdp:.6g}): this plan has no trustworthy price."
         )
     return result
+
+
+def _dp_event(event: GaussianEvents | SampledEvents) -> "dp_accounting.DpEvent":
+    """Returns one answer in the words of dp-accounting."""
+    import dp_accounting  # noqa: PLC0415  as in `opinions`
+
+    gaussian = dp_accounting.GaussianDpEvent(event.noise_multiplier())
+    if isinstance(event, SampledEvents) and event.sampling_rate < 1.0:
+        return dp_accounting.PoissonSampledDpEvent(event.sampling_rate, gaussian)
+    return gaussian

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from federation.errors import PrivacyError
 from federation.privacy.entropy import KEY_BYTES
-from federation.query import UNITS_PER_ONE, BoundedSum
+from federation.query import BoundedSum, Question
 
 WORD_BITS: Final = (32, 64)
 _CHUNK: Final = 2**18
@@ -40,7 +40,8 @@ def word_bits(query: BoundedSum, *, most_people: int, institutions: int) -> int:
     Raises:
         PrivacyError: not even 64 bits hold it.
     """
-    most = most_people * UNITS_PER_ONE + _DEVIATIONS * (isqrt(query.share_variance) + 1)
+    units = 1 if query.question is Question.UPDATE else most_people  # who is bounded
+    most = units * query.question.bound + _DEVIATIONS * (isqrt(query.share_variance) + 1)
     for bits in WORD_BITS:
         if most * institutions < 2 ** (bits - 1):
             return bits

@@ -16,12 +16,13 @@ import numpy as np
 from federation.errors import ConfigurationError
 from federation.grid import NOT_HELD, FeatureGrid, Kind, code_of
 from federation.model.evaluation import Figure, Quality
-from federation.model.release import CardFeature, Release
+from federation.model.release import CardFeature, Release, require_scorecard
 from federation.model.scoring import Scorer
 from federation.plan import Plan
 from federation.pricing import price_of, stddev_of_total
 from federation.privacy.accountant import units_within
 from federation.privacy.units import UNITS_PER_MU_SQUARED, Epsilon
+from federation.query import Question
 from federation.schema import Feature, Schema
 from fedscore.demo.nation import EPSILON_LIFETIME, EPSILON_PER_YEAR
 from fedscore.inspection import Member
@@ -94,7 +95,7 @@ def write_report(demo: Demo, path: Path) -> Path:
         "signed": _signed,
         "words": _words,
     }
-    release = demo.as_staged.release
+    release = require_scorecard(demo.as_staged.release)
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         plan=demo.plan,
         run=demo.as_staged,
@@ -105,7 +106,7 @@ def write_report(demo: Demo, path: Path) -> Path:
         price=price_of(demo.plan, demo.schema),
         cost=cost_of(demo),
         features=features_of(release),
-        count_noise=stddev_of_total(demo.plan.noise.bins, release.institutions),
+        count_noise=stddev_of_total(demo.plan, Question.BINS, release.institutions),
         person=person_of(release),
         plots=plots,
         exp=math.exp,

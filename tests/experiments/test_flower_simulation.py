@@ -64,7 +64,7 @@ def test_the_totals_of_flowers_rounds_are_the_sums_over_all_people(crowd, direct
     plan = load_plan((directory / PLAN).read_text())
     for card, total in server.asked:
         question = Question.BINS if card is None else Question.STEP
-        everybody = [contribution(people, card) for people in crowd.others.values()]
+        everybody = [contribution(plan, people, card) for people in crowd.others.values()]
         exact = door.sum_of(sum_for(plan, crowd.schema, question, card), everybody)
         assert np.array_equal(total, exact.total)
 

@@ -16,7 +16,7 @@ import pytest
 from clients.configuration import Configuration
 from experiments.canaries import Opened, estimates, right_guesses
 from experiments.entropy import SeededEntropy
-from experiments.membership import attacked, audited_crowd, audited_plan
+from experiments.membership import MODELS, attacked, audited_crowd, audited_plan
 from experiments.membership_crowd import (
     KEY,
     NAMES,
@@ -28,12 +28,13 @@ from experiments.membership_crowd import (
 from experiments.one_run_audit import least_epsilon, p_value
 from federation import door
 from federation.asking import sum_for
+from federation.fits import Fit
 from federation.pricing import price_of
 from federation.privacy.discrete_gaussian import sample
-from federation.query import UNITS_PER_ONE, Question
+from federation.query import Question
 from fedscore.simulation import simulate
 from server.rounds import MaskedSums
-from tests.federations import flat_card, ignore, open_policy
+from tests.federations import ignore, open_policy
 
 SEEDS = 100
 FEW_SEEDS = 3
@@ -44,9 +45,9 @@ def crowd():
     return audited_crowd()
 
 
-@pytest.fixture(scope="module")
-def plan(crowd):
-    return audited_plan(crowd)
+@pytest.fixture(scope="module", params=list(MODELS))
+def plan(crowd, request):
+    return audited_plan(crowd, request.param)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_without_noise_the_audit_catches_the_build_in_100_of_100_seeds(crowd, pl
 def test_the_product_is_accused_in_0_of_100_seeds_and_guesses_are_what_its_noise_allows(
     crowd, plan, claim
 ):
-    """The share of right guesses: Phi(mu / 2) at most; above it by 0.02 once in 10,000."""
+    """The share of right guesses: Phi(mu / 2) at most; above it by 0.02 once in 1,000."""
     found, right = caught(crowd, plan, claim, SEEDS)
     assert found == 0
     mu = math.sqrt(price_of(plan, crowd.schema).price.trained / 10**12)
@@ -95,11 +96,11 @@ def simulated(crowd, plan, seed, directory):
     coins = np.random.default_rng([7, seed]).random(len(crowd.owners)) < 0.5
     seen, ask = [], MaskedSums.ask
 
-    def watched(sums, question, *, round_, card):
-        total = ask(sums, question, round_=round_, card=card)
-        query = sum_for(plan, crowd.schema, question, card)
-        opened = np.rint(total.values * UNITS_PER_ONE).astype(np.int64)
-        seen.append(crowd.sight(query, card, opened, NAMES))
+    def watched(sums, question, *, round_, model):
+        total = ask(sums, question, round_=round_, model=model)
+        query = sum_for(plan, crowd.schema, question, model)
+        opened = np.rint(total.values * question.bound).astype(np.int64)
+        seen.append(crowd.sight(plan, query, model, opened, NAMES))
         return total
 
     for place, name in enumerate(NAMES):
@@ -177,14 +178,18 @@ def test_more_right_guesses_than_guesses_are_refused(right):
         p_value(right=right, guesses=10, canaries=10, epsilon=1.0, delta=0.0)
 
 
-@pytest.mark.parametrize("question", [Question.BINS, Question.STEP])
-def test_the_canaries_vectors_are_what_the_door_adds_up(crowd, plan, question):
-    card = None if question is Question.BINS else flat_card(crowd.schema)
-    query = sum_for(plan, crowd.schema, question, card)
-    brought = contribution(crowd.canaries, card)
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_canaries_vectors_are_what_the_door_adds_up(crowd, plan, asked):
+    mostly_good = np.tile([100.0, 10.0], 8 * 16)
+    fit = Fit.begin(plan, crowd.schema, mostly_good, len(NAMES))
+    question, model = (plan.training_question, fit.to_ask()) if asked else (Question.BINS, None)
+    query = sum_for(plan, crowd.schema, question, model)
+    brought = contribution(plan, crowd.canaries, model)
     found = vectors(query, brought)
     assert np.array_equal(found.sum(axis=0), door.sum_of(query, [brought]).total)
-    assert np.max(np.sum(found**2, axis=1)) <= query.sensitivity_squared
+    lengths = np.sum(found**2, axis=1)
+    assert np.max(lengths) <= query.sensitivity_squared
+    assert np.min(lengths) > 0.5 * query.sensitivity_squared
 
 
 def test_dense_canaries_are_guessed_as_well_as_the_noise_allows():
@@ -210,7 +215,7 @@ def test_without_noise_estimates_are_the_coins():
     assert estimates([seen]) == pytest.approx(coins.astype(float), abs=1e-3)
 
 
-def test_the_broken_build_is_mended_when_the_audit_leaves_it(crowd, plan):
+def test_the_broken_build_is_mended_when_the_audit_leaves_it():
     before = door.sample
     with noise_times(0):
         assert door.sample is not before

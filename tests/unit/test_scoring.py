@@ -11,18 +11,12 @@ from hypothesis import strategies as st
 
 from federation.errors import ConfigurationError
 from federation.grid import NOT_HELD, code_of
-from federation.model.release import (
-    Bin,
-    CardFeature,
-    ParityVector,
-    Release,
-    Report,
-    Statement,
-    release_json,
-)
+from federation.model.release import Bin, CardFeature, Release, release_json
 from federation.model.score_scale import ScoreScale
 from federation.model.scorecard import LARGEST_WEIGHT
-from federation.model.scoring import NO_REASON, Scorer, Scores, bad_rates, require_parity
+from federation.model.scores import NO_REASON, Scores, bad_rates
+from federation.model.scoring import Scorer, require_parity
+from federation.model.signed_release import ParityVector, Report, Statement
 from federation.schema import Schema, load_schema
 
 HEAD = """

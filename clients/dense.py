@@ -1,0 +1,122 @@
+"""What people, or a whole institution, bring to the dense questions about a network."""
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.blocks import Block
+from clients.network_gradients import NetworkGradients
+from clients.snapshot import Snapshot
+from federation.door import Layer, Products
+from federation.grid import Role
+from federation.model.network import BLOCK_ROWS, Network, inputs
+from federation.plan import Institution, NetworkModel
+from federation.privacy.entropy import Keystream
+from federation.privacy.units import Population
+from federation.query import UNITS_PER_CLIP
+from federation.schema import Schema
+
+_COINS: Final = 2**64
+_LEAST: Final = 1e-300
+
+
+def gradients(
+    schema: Schema,
+    snapshot: Snapshot,
+    network: Network,
+    settings: NetworkModel,
+    *,
+    sample_key: bytes,
+) -> Iterator[Products]:
+    """Yields the clipped gradients of the trained people who take part, block by block.
+
+    Args:
+        schema: of the snapshot.
+        snapshot: whose trained people are asked.
+        network: at which the gradients are taken.
+        settings: clip norm and sampling rate of the plan.
+        sample_key: 32 bytes; a person's coin is a word of its keystream.
+    """
+    scored = [i for i, grid in enumerate(schema.grids) if grid.role is Role.SCORED]
+    coins = Keystream(sample_key)
+    shape = network.shape
+    at = NetworkGradients(
+        network.vector,
+        inputs=shape.inputs,
+        hidden=shape.hidden,
+        activation=shape.activation,
+        clip_norm=settings.clip,
+    )
+    for block in snapshot.blocks(Population.TRAINED):
+        rows, rows_of_person = _sampled(block, coins, settings.sampling_rate)
+        codes, bad = block.codes[scored], block.bad
+        if rows is not None:
+            codes, bad = codes[:, rows], bad[rows]
+        for start in range(0, bad.size, BLOCK_ROWS):
+            part = slice(start, start + BLOCK_ROWS)
+            of_part = None if rows_of_person is None else rows_of_person[part]
+            yield Products(
+                layers=at.of(inputs(shape, codes[:, part]), bad[part], of_part),
+                rows_of_person=of_part,
+            )
+
+
+def _sampled(
+    block: Block, coins: Keystream, rate: float
+) -> tuple[NDArray[np.bool_] | None, NDArray[np.float64] | None]:
+    """Returns the rows of the people whose coins fall, None for all; and their persons' rows."""
+    rows = block.bad.size
+    starts = np.arange(rows) if block.person_starts is None else block.person_starts
+    rows_of = np.diff(np.append(starts, rows))
+    falls = np.ones(len(starts), dtype=np.bool_)
+    if rate < 1:
+        falls = coins.words(len(starts)) < np.uint64(rate * _COINS)
+    taking_part = np.repeat(falls, rows_of) if rate < 1 else None
+    if block.person_starts is None:
+        return taking_part, None
+    counts = np.repeat(rows_of, rows_of).astype(np.float64)
+    return taking_part, counts if taking_part is None else counts[taking_part]
+
+
+def update(
+    schema: Schema,
+    snapshot: Snapshot,
+    network: Network,
+    settings: NetworkModel,
+    mode: Institution,
+) -> Products:
+    """Returns this institution's whole clipped update, as the one vector that it brings.
+
+    Gradient descent on the mean loss of its own trained people, with the pull of FedProx toward
+    the national network (Li et al. 2020, equation 2); then the move, cut to the clip norm.
+
+    Args:
+        schema: of the snapshot.
+        snapshot: whose trained people are learnt from.
+        network: the national one.
+        settings: clip norm of the plan.
+        mode: steps, their length, and the pull.
+    """
+    scored = [i for i, grid in enumerate(schema.grids) if grid.role is Role.SCORED]
+    blocks = [
+        (inputs(network.shape, block.codes[scored]).astype(np.float64), block.bad.astype(float))
+        for block in snapshot.blocks(Population.TRAINED)
+    ]
+    people = max(sum(len(bad) for _, bad in blocks), 1)
+    national = network.vector.astype(np.float64)
+    here = national.copy()
+    for _ in range(mode.steps):
+        slope = np.zeros_like(here)
+        at = Network.of(network.shape, here)
+        for x, bad in blocks:
+            slope += at.loss_gradient(x, bad)
+        here -= mode.step_length * (slope / people + mode.proximal * (here - national))
+    move = here - national
+    length = float(np.sqrt(move @ move))
+    share = min(1.0, settings.clip / max(length, _LEAST)) / settings.clip
+    units = np.trunc(move * (share * (UNITS_PER_CLIP - 1)))
+    return Products(
+        layers=(Layer(signals=units[np.newaxis], inputs=np.ones((1, 1))),), rows_of_person=None
+    )

@@ -1,0 +1,198 @@
+"""Per-person gradients of any torch module, one row at a time and in whole numbers.
+
+For a modeller's own network, installed at the institution: nothing that comes over the wire is ever
+run. `clients.network_gradients` does stacks of linear layers, a thousand times faster.
+
+What the promise needs is that a person's vector is a function of that person's rows and the model
+alone. Per-sample gradients of a batch, such as Opacus' hooks give, are not: torch may pick kernels
+and orders of summation by the batch's size and a row's place in it, so one person's leaving could
+change, in the last digits, the vectors of all others, and truncation can make a whole unit of that;
+for a module at a kink, such as ReLU at 0, it can make a whole gradient. No bound on that holds for
+any module. So a row is alone in torch, always in the same memory: of what is computed for it,
+nothing depends on anybody else. That it is repeated bit by bit holds for the same release of torch,
+on the same kind of processor with the same number of threads.
+
+Opacus' validator says which modules have a gradient for each person at all; it refuses those that
+mix people, such as BatchNorm.
+"""
+
+import math
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from opacus.validators import ModuleValidator
+from torch import nn
+
+from federation.door import Layer
+from federation.errors import ConfigurationError, PrivacyError
+from federation.model.network import LARGEST_PARAMETER
+from federation.query import UNITS_PER_CLIP
+
+ENTRY_POINTS = "fedscore.networks"
+"""The group of entry points in which an installed package names its networks."""
+
+_MARGIN = 1 - 2.0**-40  # more than all roundings of a row's clip factor together
+
+
+def installed_network(name: str, *, inputs: int) -> nn.Module:
+    """Returns a network that a package on this machine has installed, by name.
+
+    The package declares, in the group ENTRY_POINTS, a callable that takes the number of inputs and
+    returns a module which maps float32[rows, inputs] to log-odds of bad, float32[rows].
+
+    Raises:
+        ConfigurationError: no package or more than one has a network of this name, or what it has
+            makes no module.
+    """
+    found = entry_points(group=ENTRY_POINTS, name=name)
+    if len(found) != 1:
+        named = sorted({one.name for one in entry_points(group=ENTRY_POINTS)})
+        raise ConfigurationError(
+            f"{len(found)} installed packages have a network {name!r}: expected one. Install the "
+            f"package that the plan's modeller names. Networks here: {', '.join(named) or 'none'}."
+        )
+    make: Callable[[int], nn.Module] = next(iter(found)).load()
+    module = make(inputs)
+    if not isinstance(module, nn.Module):
+        raise ConfigurationError(f"The network {name!r} is no torch module: ask its maker.")
+    return module
+
+
+class ModuleGradients:
+    """Clipped gradients of people's logistic loss at one module and one set of parameters.
+
+    `ROWS_AT_ONCE` rows of a small network fit in memory easily; any number gives the same.
+    """
+
+    ROWS_AT_ONCE: ClassVar = 256
+
+    def __init__(
+        self,
+        parameters: NDArray[np.float32],
+        *,
+        module: nn.Module,
+        inputs: int,
+        clip_norm: float,
+    ) -> None:
+        """Takes the model of one question. The module is the caller's no longer.
+
+        Args:
+            parameters: float32, one after the other, flattened, in the order of
+                `module.parameters()`.
+            module: maps float32[rows, inputs] to log-odds of bad, float32[rows]. It is used in
+                evaluation mode: dropout, which would draw from torch's generator, is off.
+            inputs: numbers that a row has, 1 or more.
+            clip_norm: C, the longest gradient of one person, in units of the loss's gradient;
+                above 0.
+
+        Raises:
+            ConfigurationError: the clip norm is out of its range, or the module has no gradient for
+                each person (the validator's reasons are listed), no single score a row, or another
+                one when it is asked again.
+            PrivacyError: there are too many or too few parameters, or one of them is not finite or
+                beyond LARGEST_PARAMETER.
+        """
+        if not 0.0 < clip_norm < math.inf:
+            raise ConfigurationError(f"Expected a clip norm above 0, got {clip_norm}.")
+        _require_valid(module)
+        self._module = module.eval().to(torch.float32)
+        self._trained = [one for one in module.parameters() if one.requires_grad]
+        length = sum(one.numel() for one in self._trained)
+        if parameters.shape != (length,) or not np.all(np.abs(parameters) <= LARGEST_PARAMETER):
+            raise PrivacyError(
+                f"Expected {length} parameters within +-{LARGEST_PARAMETER:g}: another model is "
+                "answered with nobody's data."
+            )
+        with torch.no_grad():
+            nn.utils.vector_to_parameters(torch.from_numpy(parameters.copy()), self._trained)
+        self._clip_norm = clip_norm
+        self._row = torch.zeros((1, inputs), dtype=torch.float32)
+        self._gradient = torch.zeros(length, dtype=torch.float64)
+        self._require_one_score()
+
+    def of(
+        self,
+        x: NDArray[np.float32],
+        bad: NDArray[np.uint8],
+        rows_of_person: NDArray[np.float64] | None = None,
+    ) -> tuple[Layer, ...]:
+        """Returns each row's clipped gradient of the loss in whole numbers, as one layer.
+
+        As `clients.network_gradients`: the logistic loss, units of 2^-24 C, at most 2^24 / R long
+        where the row's person has R rows, in the order of the parameters. A row takes 8 bytes a
+        parameter: hand in blocks of some hundred rows.
+
+        Args:
+            x: float32[rows, inputs], numbers in [-1, 1]; what lies beyond is cut. A row with NaN or
+                infinity brings the zero vector, and so does one whose gradient has them.
+            bad: uint8[rows], the outcome; only the lowest bit is read.
+            rows_of_person: float64[rows], R, each >= 1; None if every row is a person.
+        """
+        signals = np.zeros((len(x), len(self._gradient)))
+        usable = np.isfinite(x).all(axis=1)
+        for place in np.flatnonzero(usable):
+            score, squared = self._differentiate(x[place])
+            residual = _logistic(score) - float(bad[place] & 1)
+            norm = abs(residual) * math.sqrt(squared)
+            if not norm < math.inf:  # NaN too
+                continue
+            rows = 1.0 if rows_of_person is None else float(rows_of_person[place])
+            longest = min(self._clip_norm, norm)
+            unit = UNITS_PER_CLIP * _MARGIN / (self._clip_norm * rows)
+            factor = residual * unit * (longest / norm if norm > 0.0 else 0.0)
+            np.trunc(self._gradient.numpy() * factor, out=signals[place])
+        return (Layer(signals=signals, inputs=np.ones((len(x), 1))),)
+
+    def _differentiate(self, row: NDArray[np.float32]) -> tuple[float, float]:
+        """Returns a row's score and its gradient's squared length; the gradient stays in place."""
+        self._row.copy_(torch.from_numpy(np.clip(row, -1.0, 1.0)))
+        score = self._module(self._row).sum()
+        found = torch.autograd.grad(score, self._trained, allow_unused=True)
+        start = 0
+        for one, of_one in zip(self._trained, found, strict=True):
+            part = self._gradient[start : start + one.numel()]
+            part.zero_() if of_one is None else part.copy_(of_one.reshape(-1))
+            start += one.numel()
+        return score.item(), torch.dot(self._gradient, self._gradient).item()
+
+    def _require_one_score(self) -> None:
+        """Fails unless a row has one score, and the same one whoever was asked before."""
+        width = self._row.shape[1]
+        with torch.no_grad():
+            shape = self._module(torch.zeros((3, width))).shape
+        if shape != (3,):
+            raise ConfigurationError(
+                "A network maps [rows, inputs] to [rows] log-odds of bad; this one makes "
+                f"{list(shape)} of 3 rows."
+            )
+        one, other = (np.resize(np.array(p, np.float32), width) for p in ([0.5, -1], [0.0, 1]))
+        before = (self._differentiate(one), self._gradient.clone())
+        self._differentiate(other)
+        after = (self._differentiate(one), self._gradient)
+        if before[0] != after[0] or not torch.equal(before[1], after[1]):
+            raise ConfigurationError(
+                "This network scores the same row differently when it is asked again: it must not "
+                "draw random numbers or keep what it has seen."
+            )
+
+
+def _require_valid(module: nn.Module) -> None:
+    objections = ModuleValidator.validate(module.train(), strict=False)
+    if objections:
+        listed = "; ".join(str(one) for one in objections)
+        raise ConfigurationError(
+            f"This network has no gradient for each person ({listed}). "
+            "Opacus' ModuleValidator.fix may replace what it objects to."
+        )
+
+
+def _logistic(score: float) -> float:
+    """Returns 1 / (1 + exp(-score)), NaN for NaN."""
+    if score >= 0.0:
+        return 1.0 / (1.0 + math.exp(-score))
+    odds = math.exp(max(score, -745.0))
+    return odds / (1.0 + odds)

@@ -1,0 +1,178 @@
+"""A plan's training in the making, as the coordinator does it and an auditor repeats it."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from federation.errors import ConfigurationError
+from federation.grid import FeatureGrid, Role
+from federation.messages import Model
+from federation.model.card_fit import CardFit
+from federation.model.fitting import FitSettings
+from federation.model.network import Network, Shape, start
+from federation.model.network_fit import NetworkFit, Step
+from federation.plan import Institution, Joint, Local, NetworkModel, Plan, ServerOptimiser
+from federation.pricing import stddev_of_total
+from federation.query import Question
+from federation.schema import Schema
+
+MOST_PUBLIC_BINS = 8
+"""Ordered bins of a feature where nobody may be counted."""
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """Where the training of a plan's model stands; each transition returns a new one.
+
+    Attributes:
+        plan: that is run.
+        counts: the total of the question BINS in people; None where nobody was counted.
+        settings: bins and noisy counts that follow from it; None likewise.
+        model: a card or a network in the making.
+    """
+
+    plan: Plan
+    counts: Array | None
+    settings: FitSettings | None
+    model: CardFit | NetworkFit
+
+    @staticmethod
+    def begin(plan: Plan, schema: Schema, counts: Array | None, answers: int) -> "Fit":
+        """Returns the start of a plan's training.
+
+        Args:
+            plan: of the training.
+            schema: that it names.
+            counts: the total of the question BINS in people; None if the plan asks none.
+            answers: institutions in it.
+
+        Raises:
+            ConfigurationError: counts are missing, needless or of another schema.
+            PrivacyError: they say that there is nobody: the noise hides everybody.
+        """
+        if (counts is None) == plan.asks_bins:
+            raise ConfigurationError(
+                "A training begins with counts of people if its plan asks them."
+            )
+        grids = tuple(grid for grid in schema.grids if grid.role is Role.SCORED)
+        if counts is None:
+            public = _network_fit(plan, _public_start(plan, grids))
+            return Fit(plan=plan, counts=None, settings=None, model=public)
+        card = CardFit.begin(
+            grids=grids,
+            counts=counts,
+            count_stddev=stddev_of_total(plan, Question.BINS, answers),
+            residual_stddev=stddev_of_total(plan, Question.STEP, answers),
+            rounds=plan.rounds,
+        )
+        model: CardFit | NetworkFit = card
+        if isinstance(plan.model, NetworkModel):
+            model = _network_fit(plan, _counted_start(plan, plan.model, grids, card.settings))
+        return Fit(plan=plan, counts=counts, settings=card.settings, model=model)
+
+    def to_ask(self) -> Model:
+        """Returns the model about which the next training question is asked."""
+        return self.model.to_ask()
+
+    def after(self, values: Array, answers: int) -> "Fit":
+        """Returns the training one round further.
+
+        Args:
+            values: the total of the training question, in people or clip norms; in local mode of
+                the networks' parameters.
+            answers: institutions in it.
+        """
+        if isinstance(self.model, CardFit):
+            return replace(self, model=self.model.after(values))
+        return replace(self, model=self.model.after(values * self._unit(answers)))
+
+    def _unit(self, answers: int) -> float:
+        """Returns what makes a mean, over people or institutions, of a total."""
+        plan = self.plan
+        if not isinstance(plan.model, NetworkModel) or isinstance(plan.mode, Local):
+            return 1 / answers
+        if isinstance(plan.mode, Institution) or self.settings is None:
+            return plan.model.clip / answers
+        return plan.model.clip / (plan.model.sampling_rate * self.settings.people)
+
+    @property
+    def people(self) -> float:
+        """Trained people: as counted, with noise; the plan's public figure where nobody was."""
+        trained = 1 - self.plan.people.held_out_fraction
+        return (
+            self.plan.people.national * trained if self.settings is None else self.settings.people
+        )
+
+    @property
+    def base_rate(self) -> float:
+        """The share of bad people: as counted, with noise; else as the plan's scale has it."""
+        return 1 / (1 + self.plan.scale.odds) if self.settings is None else self.settings.base_rate
+
+    def counts_or_even(self, schema: Schema) -> Array:
+        """Returns `counts`, or one good and one bad person in each cell where nobody was counted.
+
+        Args:
+            schema: of the plan.
+        """
+        if self.counts is not None:
+            return self.counts
+        return np.ones(sum(2 * len(one.labels) for one in schema.grids if one.role is Role.SCORED))
+
+    def finished(self) -> Model:
+        """Returns the trained model: a card in points, or a network."""
+        if isinstance(self.model, CardFit):
+            return self.model.in_points(self.plan.scale)
+        return self.model.finished()
+
+
+def _network_fit(plan: Plan, network: Network) -> NetworkFit:
+    if not isinstance(plan.model, NetworkModel):
+        raise ConfigurationError("A plan that counts nobody trains a network.")
+    step = {
+        Joint: Step.GRADIENT,
+        Local: Step.NETWORK,
+        Institution: Step.UPDATE,
+    }[type(plan.mode)]
+    if isinstance(plan.mode, Institution) and plan.mode.optimiser is ServerOptimiser.FEDADAM:
+        step = Step.PSEUDO_GRADIENT
+    return NetworkFit.begin(
+        network, step=step, learning_rate=plan.model.learning_rate, rounds=plan.rounds
+    )
+
+
+def _counted_start(
+    plan: Plan, model: NetworkModel, grids: tuple[FeatureGrid, ...], counts: FitSettings
+) -> Network:
+    shape = Shape.of(
+        grids=grids, bins=counts.bins, hidden=model.hidden, activation=model.activation
+    )
+    rate = counts.base_rate
+    return start(shape, _seed(plan), math.log(rate / (1 - rate)))
+
+
+def _public_start(plan: Plan, grids: tuple[FeatureGrid, ...]) -> Network:
+    """Returns where a training starts that knows nothing: public bins, the scale's own odds."""
+    if not isinstance(plan.model, NetworkModel):
+        raise ConfigurationError("A plan that counts nobody trains a network.")
+    shape = Shape(
+        bin_of_cell=tuple(_public_bins(grid) for grid in grids),
+        ordered_cells=tuple(grid.ordered_cells for grid in grids),
+        hidden=plan.model.hidden,
+        activation=plan.model.activation,
+    )
+    return start(shape, _seed(plan), -math.log(plan.scale.odds))
+
+
+def _public_bins(grid: FeatureGrid) -> tuple[int, ...]:
+    """Returns the bin of each cell: runs of equally many ordered cells, every other for itself."""
+    ordered = min(grid.ordered_cells, MOST_PUBLIC_BINS)
+    runs = tuple(cell * ordered // grid.ordered_cells for cell in range(grid.ordered_cells))
+    return (*runs, *range(ordered, ordered + len(grid.labels) - grid.ordered_cells))
+
+
+def _seed(plan: Plan) -> bytes:
+    return bytes.fromhex(plan.digest)

@@ -1,0 +1,90 @@
+"""What a plan trains, and how: a small TOML file of the coordinator's operator.
+
+[mode]                    # joint, local or institution
+type = "joint"
+
+[model]                   # scorecard or network
+type = "network"
+hidden = [16]
+activation = "tanh"
+clip = 0.3
+sampling_rate = 1.0
+learning_rate = 0.03
+"""
+
+import math
+
+import msgspec
+
+from federation.errors import ConfigurationError
+from federation.grid import Role
+from federation.model.network import Activation
+from federation.plan import Institution, Joint, Local, NetworkModel, ScorecardModel
+from federation.schema import Schema
+
+
+class NetworkDraft(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="network"
+):
+    """The settings of a network that people decide; see `federation.plan.NetworkModel`."""
+
+    hidden: tuple[int, ...]
+    activation: Activation
+    clip: float
+    sampling_rate: float
+    learning_rate: float
+
+    def model(self, schema: Schema) -> NetworkModel:
+        """Returns the plan's model, with room for as many parameters as its bins may need.
+
+        Args:
+            schema: bins are at most its fine cells.
+        """
+        return NetworkModel(
+            hidden=self.hidden,
+            activation=self.activation,
+            clip=self.clip,
+            sampling_rate=self.sampling_rate,
+            learning_rate=self.learning_rate,
+            most_parameters=_most_parameters(schema, self.hidden),
+        )
+
+
+def _most_parameters(schema: Schema, hidden: tuple[int, ...]) -> int:
+    scored = [grid for grid in schema.grids if grid.role is Role.SCORED]
+    inputs = sum(len(grid.labels) + (grid.ordered_cells > 0) for grid in scored)
+    widths = (inputs, *hidden)
+    layers = sum((before + 1) * width for before, width in zip(widths, hidden, strict=False))
+    return inputs + 1 + layers + (hidden[-1] if hidden else 0)
+
+
+class _Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    mode: Joint | Local | Institution
+    model: ScorecardModel | NetworkDraft
+
+
+def load_training(
+    text: str, schema: Schema
+) -> tuple[Joint | Local | Institution, ScorecardModel | NetworkModel]:
+    """Returns the mode and the model in a TOML text.
+
+    Args:
+        text: of the file.
+        schema: of the plan.
+
+    Raises:
+        ConfigurationError: not TOML, an unknown, missing or mistyped field (named), or a value
+            outside its range.
+    """
+    try:
+        found = msgspec.toml.decode(text, type=_Training)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise ConfigurationError(
+            f"This does not say what to train: {error}. It needs the tables [mode] and [model]."
+        ) from error
+    if isinstance(found.model, ScorecardModel):
+        return found.mode, found.model
+    numbers = (found.model.clip, found.model.sampling_rate, found.model.learning_rate)
+    if not all(map(math.isfinite, numbers)):
+        raise ConfigurationError("Expected finite numbers in [model].")
+    return found.mode, found.model.model(schema)
