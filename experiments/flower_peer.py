@@ -59,7 +59,7 @@ def train(message: Message, context: Context) -> Message:
 
 
 def own_sum(directory: Path, file: Path, card: AdditiveCard | None) -> Whole:
-    """Returns int64[length]: what the people in a file bring to STEP, without a card to BINS."""
+    """Returns int64[length]: what the people of a file bring to STEP; without a card, to BINS."""
     plan, schema = _contract(directory)
     codes, bad = _people(file)
     if card is None:
@@ -170,9 +170,15 @@ def flower_rounds(directory: Path, institutions: int, rounds: int) -> tuple[floa
             "init_args": {"include_dashboard": False, "log_to_driver": False},
         },
     )
-    files = [directory / f"{number}.npz" for number in range(institutions)]
+    everybody = [_people(directory / f"{number}.npz") for number in range(institutions)]
+    whole = directory / "everybody.npz"
+    np.savez(
+        whole,
+        codes=np.concatenate([codes for codes, _ in everybody], axis=1),
+        bad=np.concatenate([bad for _, bad in everybody]),
+    )
     for card, total in server.asked:
-        if not np.array_equal(total, sum(own_sum(directory, file, card) for file in files)):
+        if not np.array_equal(total, own_sum(directory, whole, card)):
             raise ProtocolError("Flower's engine did not do the same work: its total is another.")
     if len(server.seconds) != rounds:
         raise ProtocolError("Flower's engine did not run all rounds.")
