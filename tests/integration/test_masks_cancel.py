@@ -24,12 +24,16 @@ from tests.exchanges import Table, Wire, losing, masked_sums, silent
 from tests.federations import Federation, Seat, federation, flat_card
 
 
+@pytest.mark.parametrize("charged", [True, False])
 @pytest.mark.parametrize("rows_each", [1, 3])
-def test_a_masked_and_a_plain_training_give_the_same_release_byte_for_byte(tmp_path, rows_each):
+def test_a_masked_and_a_plain_training_give_the_same_release_byte_for_byte(
+    tmp_path, rows_each, charged
+):
     built = federation(tmp_path, rows_each=rows_each, not_held={"bank-02": ("late",)})
     built.run(noise_entropy=SeededEntropy(5), out="masked")
     noise = SeededEntropy(5)
-    plain = built.run(noise_entropy=noise, plain=plain_sums(noise), out="plain")
+    sums = plain_sums(noise, charged=charged)
+    plain = built.run(noise_entropy=noise, plain=sums, out="plain")
     masked = (tmp_path / "masked" / "release.json").read_bytes()
     assert masked == (tmp_path / "plain" / "release.json").read_bytes()
     assert noise.calls == 4 * (1 + built.plan.rounds + 1)
