@@ -170,7 +170,7 @@ class LocalRelease:
 def answer(
     query: BoundedSum, people: Iterable[Brought], *, noise_key: bytes, masks: Masks
 ) -> Masked:
-    """Returns the one thing that may leave: clip, sum in integers, add noise, mask.
+    """Returns all that leaves under masks: clip, sum in integers, add noise, mask.
 
     Args:
         query: the question, already checked against plan, policy and ledger.
