@@ -1,16 +1,18 @@
 """Per-person gradients of any torch module, one row at a time and in whole numbers.
 
 For a modeller's own network, installed at the institution: nothing that comes over the wire is ever
-run. `clients.network_gradients` does stacks of linear layers, a thousand times faster.
+run. `clients.network_gradients` does stacks of linear layers, a hundred times faster.
 
 What the promise needs is that a person's vector is a function of that person's rows and the model
-alone. Per-sample gradients of a batch, such as Opacus' hooks give, are not: torch may pick kernels
-and orders of summation by the batch's size and a row's place in it, so one person's leaving could
-change, in the last digits, the vectors of all others, and truncation can make a whole unit of that;
-for a module at a kink, such as ReLU at 0, it can make a whole gradient. No bound on that holds for
-any module. So a row is alone in torch, always in the same memory: of what is computed for it,
-nothing depends on anybody else. That it is repeated bit by bit holds for the same release of torch,
-on the same kind of processor with the same number of threads.
+alone. Per-sample gradients of a batch, such as Opacus' hooks give, are not: torch picks kernels by
+the size of the batch. With torch 2.13 on a CPU a row of a batch of 3 has other last bits than in a
+batch of 100, and so have, in float64, the last 3 rows of 1,023. One person's leaving could thus
+change the vectors of others: by a grid unit wherever truncation falls otherwise, by a whole
+gradient where a module has a kink, as ReLU at 0. Batches padded to one size showed no difference,
+but nothing in torch promises that, and no bound on it holds for any module. So here a row is alone
+in torch, always in the same memory: of what is computed for it, nothing depends on anybody else.
+It is repeated bit by bit by the same release of torch on the same kind of processor with the same
+number of threads. A module that keeps what it has seen would break this; a first trial refuses it.
 
 Opacus' validator says which modules have a gradient for each person at all; it refuses those that
 mix people, such as BatchNorm.

@@ -19,7 +19,8 @@ removing one person would change the vectors of others. Here nothing depends on 
   logistic function), single IEEE operations (multiply, divide, square root), truncation toward
   zero. No library's tanh or exp sees a row.
 
-Hence the same row gives the same bits alone, in a block of any size and order, on any machine.
+Hence the same row gives the same bits alone and in a block of any size and order, and on every
+machine whose numpy makes the same two tables.
 """
 
 import itertools
@@ -103,8 +104,7 @@ class NetworkGradients:
         below = [self._weights[0][1:], *self._weights[1:-1]] if hidden else []
         self._ways_up = [self._way_up(one) for one in below]
         self._ways_down = [
-            one[:, :width] / _INPUT_UNITS**2
-            for one, width in zip(self._weights[1:], hidden, strict=True)
+            _without_bias(one, width) for one, width in zip(self._weights[1:], hidden, strict=True)
         ]
 
     def of(
@@ -128,12 +128,14 @@ class NetworkGradients:
             bad: uint8[rows], the outcome; only the lowest bit is read.
             rows_of_person: float64[rows], R, each >= 1; None if every row is a person.
         """
-        usable: NDArray[np.bool_] = np.all(np.isfinite(x), axis=1)
+        finite = np.isfinite(x).astype(np.float32) @ np.ones(x.shape[1], np.float32)
+        usable = finite == x.shape[1]
         inputs, score = self._forward(x, usable)
         places = (score + (_TABLE_REACH * _INPUT_UNITS + 0.5)).astype(np.int64)
         residual = _LOGISTIC.take(places, mode="clip") - (bad & 1) * _SIGNAL_UNITS
         residual[~usable] = 0.0
         signals = self._backward(inputs, residual)
+        inputs[-1] = inputs[-1][:, : self._weights[-1].shape[1]]  # the output has no bias
         squared = np.full(len(x), 1.0)  # of 2^48; a zero vector would divide by zero
         for signal, of_layer in zip(signals, inputs, strict=True):
             squared += _squares(signal) * _squares(of_layer)
@@ -141,12 +143,9 @@ class NetworkGradients:
         factor *= _MARGIN
         if rows_of_person is not None:
             factor /= rows_of_person
-        for signal in signals:
-            np.multiply(signal, factor[:, np.newaxis], out=signal)
-            np.trunc(signal, out=signal)
         return tuple(
-            Layer(signals=signal, inputs=of_layer)
-            for signal, of_layer in zip(signals, inputs, strict=True)
+            Layer(signals=_cut(signal[:, : len(weights)], factor), inputs=of_layer)
+            for weights, signal, of_layer in zip(self._weights, signals, inputs, strict=True)
         )
 
     def _way_up(self, weights: Array) -> Array:
@@ -176,20 +175,24 @@ class NetworkGradients:
         for ready in self._ways_up:
             inputs.append(self._activated(inputs[-1] @ ready))
         if self._hidden:
-            inputs[-1] = inputs[-1][:, :-1]  # the output has no bias
-            score += inputs[-1] @ self._weights[-1][0]
+            score += inputs[-1][:, :-1] @ self._weights[-1][0]
         return inputs, score
 
     def _backward(self, inputs: list[Array], residual: Array) -> list[Array]:
         """Returns the signals of each layer, in signal units."""
-        signals = [residual[:, np.newaxis]]
+        signals, largest = [residual[:, np.newaxis]], _SIGNAL_UNITS
         for ready, of_layer in zip(self._ways_down[::-1], inputs[:0:-1], strict=True):
-            signal = signals[0] * ready[0] if len(ready) == 1 else signals[0] @ ready
-            signal *= self._slope(of_layer[:, : ready.shape[1]])
+            above = signals[0][:, : len(ready)]  # the last, which the bias had, is zero
+            signal = above * ready[0] if len(ready) == 1 else above @ ready
+            signal *= self._slope(of_layer)
             np.trunc(signal, out=signal)
-            signals.insert(0, np.clip(signal, -_LARGEST_SIGNAL, _LARGEST_SIGNAL, out=signal))
+            largest *= np.abs(ready).sum(axis=0).max() * _INPUT_UNITS**2
+            if largest > _LARGEST_SIGNAL:  # no row can tell: it is so by the model alone
+                np.clip(signal, -_LARGEST_SIGNAL, _LARGEST_SIGNAL, out=signal)
+                largest = _LARGEST_SIGNAL
+            signals.insert(0, signal)
         if self._hidden:
-            signals[0] = np.column_stack([residual, signals[0]])
+            signals[0] = np.column_stack([residual, signals[0][:, : self._hidden[0]]])
         return signals
 
     def _activated(self, sums: Array) -> Array:
@@ -205,12 +208,12 @@ class NetworkGradients:
         """Returns the derivative of a hidden layer's outputs, in input units squared."""
         match self._activation:
             case Activation.TANH:
-                slope: Array = activated * activated
+                slope = activated * activated
                 np.subtract(_INPUT_UNITS**2, slope, out=slope)
                 return slope
             case Activation.RELU:
                 inside = (activated > 0.0) & (activated < LARGEST_ACTIVATION * _INPUT_UNITS)
-                return inside.astype(np.float64) * _INPUT_UNITS**2
+                return np.where(inside, _INPUT_UNITS**2, 0.0)
 
 
 def _matrices(inputs: int, hidden: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -221,9 +224,22 @@ def _matrices(inputs: int, hidden: tuple[int, ...]) -> list[tuple[int, int]]:
     return [(1 + hidden[0], inputs + 1), *between, (1, hidden[-1])]
 
 
+def _without_bias(weights: Array, width: int) -> Array:
+    """Returns a layer's matrix with zeros for the bias, readied: its sums want a slope."""
+    ready = np.zeros((len(weights), width + 1))
+    ready[:, :-1] = weights[:, :width] / _INPUT_UNITS**2
+    return ready
+
+
+def _cut(signal: Array, factor: Array) -> Array:
+    """Returns rows times their factors, toward zero."""
+    found = signal * factor[:, np.newaxis]
+    return np.trunc(found, out=found)
+
+
 def _squares(vectors: Array) -> Array:
     """Returns each row's squared length: sums of whole numbers below 2^53, so exact."""
-    found: Array = np.einsum("ij,ij->i", vectors, vectors)
+    found: Array = np.vecdot(vectors, vectors)
     return found
 
 

@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
@@ -27,7 +27,7 @@ from torch.func import functional_call, grad, vmap
 from clients.module_gradients import ModuleGradients
 from clients.network_gradients import NetworkGradients
 from experiments.gradient_steps import INPUTS, Way
-from federation.door import Layer, Products, add_noise, sum_of
+from federation.door import Products, add_noise, sum_of
 from federation.model.network import Activation
 from federation.query import UNITS_PER_CLIP, BoundedSum, Question
 
@@ -78,9 +78,12 @@ def _plain(module: nn.Module, x: Tensor, bad: Tensor) -> Step:
 
 
 def _through_the_door(
-    of: Callable[[NDArray[np.float32], slice], tuple[Layer, ...]], length: int, batch: int, at: int
+    model: Callable[[NDArray[np.float32]], NetworkGradients | ModuleGradients],
+    x: NDArray[np.float32],
+    bad: NDArray[np.uint8],
+    length: int,
 ) -> Step:
-    """Returns a step whose gradients come in blocks of `at` rows, as an institution makes them."""
+    """Returns a step whose gradients come in blocks, as an institution makes them."""
     query = BoundedSum(
         question=Question.GRADIENT,
         columns=(length,),
@@ -88,44 +91,43 @@ def _through_the_door(
     )
     drawn = np.random.default_rng(2)
     parameters = drawn.uniform(-0.1, 0.1, length).astype(np.float32)
-    keys = drawn.bytes(32)
+    key = drawn.bytes(32)
+
+    def blocks() -> Iterator[Products]:
+        gradients = model(parameters)
+        for start in range(0, len(x), gradients.ROWS_AT_ONCE):
+            rows = slice(start, start + gradients.ROWS_AT_ONCE)
+            yield Products(layers=gradients.of(x[rows], bad[rows]), rows_of_person=None)
 
     def step() -> None:
-        starts = range(0, batch, at)
-        blocks = (
-            Products(layers=of(parameters, slice(start, start + at)), rows_of_person=None)
-            for start in starts
-        )
-        noised = add_noise(sum_of(query, blocks), query, noise_key=keys).total
-        parameters[:] -= (_RATE * _CLIP / UNITS_PER_CLIP / batch * noised).astype(np.float32)
+        noised = add_noise(sum_of(query, blocks()), query, noise_key=key).total
+        parameters[:] -= (_RATE * _CLIP / UNITS_PER_CLIP / len(x) * noised).astype(np.float32)
 
     return step
 
 
 def _closed(x: NDArray[np.float32], bad: NDArray[np.uint8], hidden: int) -> Step:
-    def of(parameters: NDArray[np.float32], rows: slice) -> tuple[Layer, ...]:
-        gradients = NetworkGradients(
+    def model(parameters: NDArray[np.float32]) -> NetworkGradients:
+        return NetworkGradients(
             parameters,
             inputs=INPUTS,
             hidden=(hidden, hidden),
             activation=Activation.TANH,
             clip_norm=_CLIP,
         )
-        return gradients.of(x[rows], bad[rows])
 
     length = (1 + hidden) * (INPUTS + 1) + hidden * (hidden + 1) + hidden
-    return _through_the_door(of, length, len(x), NetworkGradients.ROWS_AT_ONCE)
+    return _through_the_door(model, x, bad, length)
 
 
 def _module(x: NDArray[np.float32], bad: NDArray[np.uint8], hidden: int) -> Step:
     module = _network(hidden)
 
-    def of(parameters: NDArray[np.float32], rows: slice) -> tuple[Layer, ...]:
-        gradients = ModuleGradients(parameters, module=module, inputs=INPUTS, clip_norm=_CLIP)
-        return gradients.of(x[rows], bad[rows])
+    def model(parameters: NDArray[np.float32]) -> ModuleGradients:
+        return ModuleGradients(parameters, module=module, inputs=INPUTS, clip_norm=_CLIP)
 
     length = sum(one.numel() for one in module.parameters())
-    return _through_the_door(of, length, len(x), ModuleGradients.ROWS_AT_ONCE)
+    return _through_the_door(model, x, bad, length)
 
 
 def _ghost(module: nn.Module, x: Tensor, bad: Tensor) -> Step:

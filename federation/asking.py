@@ -205,11 +205,13 @@ def sum_for(plan: Plan, schema: Schema, question: Question, model: Model | None)
 
     Raises:
         ConfigurationError: a model is missing, needless, or not the plan's.
-        PrivacyError: the plan evaluates nothing.
+        PrivacyError: the plan counts or evaluates nobody.
     """
     if question is Question.BINS:
         if model is not None:
             raise ConfigurationError("Binning takes no model.")
+        if not plan.asks_bins:
+            raise PrivacyError("The plan promises nothing about single persons: it counts nobody.")
         return bins_sum(plan, schema)
     if isinstance(plan.model, ScorecardModel):
         if not isinstance(model, AdditiveCard):

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from federation.errors import PrivacyError
 from federation.privacy.discrete_gaussian import sample
-from federation.query import UNITS_PER_CLIP, UNITS_PER_ONE, BoundedSum
+from federation.query import UNITS_PER_CLIP, UNITS_PER_ONE, BoundedSum, Question
 from federation.secure_aggregation.words import Masks, Words, masked
 
 _S = TypeVar("_S")
@@ -240,7 +240,9 @@ def sum_of(query: BoundedSum, people: Iterable[Brought]) -> Gridded:
         PrivacyError: as `answer`.
     """
     total = Gridded(total=np.zeros(query.length, dtype=np.int64))
-    for block in people:
+    for number, block in enumerate(people):
+        if query.question is Question.UPDATE and number > 0:
+            raise PrivacyError("An institution brings one update, not several.")
         if isinstance(block, Products):
             total = add(total, products_to_grid(clip_products(block, query)))
         else:
@@ -280,7 +282,7 @@ def clip(block: Contribution, query: BoundedSum) -> Clipped:
 
 
 def clip_products(block: Products, query: BoundedSum) -> ClippedProducts:
-    """Returns the block with every vector that is too long, or not of whole numbers, made zero.
+    """Returns the block cut to whole numbers toward zero, vectors that are too long made zero.
 
     Exact: the squared length of a vector within the bound is a whole number below 2^53, and so is
     every number on the way to it; what is rounded is far beyond the bound.
@@ -290,6 +292,8 @@ def clip_products(block: Products, query: BoundedSum) -> ClippedProducts:
             row).
     """
     rows = len(block.layers[0].signals) if block.layers else 0
+    if query.question is Question.UPDATE and rows > 1:
+        raise PrivacyError("An update is one vector of a whole institution.")
     if not query.question.is_dense or rows > MOST_ROWS or not block.layers:
         raise PrivacyError("Vectors are for a dense question, 2^20 rows at most at once.")
     if any(
@@ -303,17 +307,18 @@ def clip_products(block: Products, query: BoundedSum) -> ClippedProducts:
     rows_of_person = np.ones(rows) if block.rows_of_person is None else block.rows_of_person
     if rows_of_person.shape != (rows,) or not (rows_of_person >= 1).all():
         raise PrivacyError("A block does not say how many rows each row's person has.")
+    layers = tuple(
+        Layer(signals=np.trunc(layer.signals), inputs=np.trunc(layer.inputs))
+        for layer in block.layers
+    )
     with np.errstate(invalid="ignore", over="ignore"):
         squared = np.zeros(rows)
-        whole = np.ones(rows, dtype=np.bool_)
-        for layer in block.layers:
-            signals = np.einsum("ij,ij->i", layer.signals, layer.signals)
-            squared += signals * np.einsum("ij,ij->i", layer.inputs, layer.inputs)
-            for part in (layer.signals, layer.inputs):
-                whole &= (part == np.rint(part)).all(axis=1)
-        fits = whole & (squared * rows_of_person**2 <= float(UNITS_PER_CLIP**2))
+        for layer in layers:
+            signals = np.vecdot(layer.signals, layer.signals)
+            squared += signals * np.vecdot(layer.inputs, layer.inputs)
+        fits = squared * rows_of_person**2 <= float(UNITS_PER_CLIP**2)
     if fits.all():
-        return ClippedProducts(layers=block.layers)
+        return ClippedProducts(layers=layers)
     keeps = fits[:, np.newaxis]
     return ClippedProducts(
         layers=tuple(
@@ -321,7 +326,7 @@ def clip_products(block: Products, query: BoundedSum) -> ClippedProducts:
                 signals=np.where(keeps, layer.signals, 0.0),
                 inputs=np.where(keeps, layer.inputs, 0.0),
             )
-            for layer in block.layers
+            for layer in layers
         )
     )
 

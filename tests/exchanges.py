@@ -26,6 +26,7 @@ from federation.messages import (
     Coins,
     Join,
     Joined,
+    Model,
     Open,
     Reply,
     Request,
@@ -34,7 +35,6 @@ from federation.messages import (
     encode,
 )
 from federation.model.release import Release, load_release
-from federation.model.scorecard import AdditiveCard
 from federation.query import Question
 from federation.secure_aggregation.opening import Collected
 from federation.secure_aggregation.session import Group, Terms
@@ -50,11 +50,11 @@ from tests.federations import (
     NOW,
     Federation,
     Seat,
-    flat_card,
     ignore,
     in_process,
     roster_of,
 )
+from tests.networks import model_for
 
 Change = Callable[[str, Request, Reply], Reply | bytes | None]
 """What becomes of one institution's reply: another one, bytes that are none, or nothing."""
@@ -231,7 +231,7 @@ class Table:
     def open(
         self,
         question: Question,
-        card: AdditiveCard | EllipsisType | None = ...,
+        card: Model | EllipsisType | None = ...,
         *,
         round_: int = 0,
         attempt: int = 0,
@@ -241,19 +241,19 @@ class Table:
 
         Args:
             question: of the plan.
-            card: that it is about; the flat one, or none for bins, if not said.
+            card: that it is about; a plain one, or none for bins, if not said.
             round_: of the question.
             attempt: at it.
             coins: of the attempt before.
         """
         if card is ...:
-            card = None if question is Question.BINS else flat_card(self.fed.schema)
+            card = model_for(self.fed.plan, self.fed.schema, question)
         request = Open(
             session=self.group.terms.session,
             question=question,
             round=round_,
             attempt=attempt,
-            card=card,
+            model=card,
             coins=coins,
             signature="",
         )

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from clients.audit import sample_key
 from clients.configuration import Configuration
 from clients.institution import Institution
 from clients.ledger import Ledger
@@ -34,6 +35,7 @@ from federation.asking import sum_for
 from federation.canonical import Digest, public_key_of
 from federation.messages import Accept, Invite, Reply, Request, decode_reply, encode
 from federation.model.scorecard import AdditiveCard
+from federation.plan import Institution as InstitutionMode
 from federation.plan import Plan, plan_toml
 from federation.privacy.entropy import Entropy
 from federation.query import Question
@@ -200,6 +202,9 @@ def open_policy(plan: Plan, **changes: Any) -> Policy:
         plan: to be allowed.
         changes: fields of the policy.
     """
+    epsilon = plan.privacy.epsilon
+    if isinstance(plan.mode, InstitutionMode):  # whose target is not a person's, which is charged
+        epsilon *= 4
     settings: dict[str, Any] = {
         "coordinator": plan.coordinator,
         "approved_peers": Peers.ROSTER,
@@ -212,9 +217,9 @@ def open_policy(plan: Plan, **changes: Any) -> Policy:
         "longest_validity_days": 366,
         "rounds_per_hour": 10_000,
         "delta": plan.privacy.delta,
-        "epsilon_per_plan": plan.privacy.epsilon,
-        "epsilon_per_year": min(100.0, 4 * plan.privacy.epsilon),
-        "epsilon_lifetime": min(100.0, 8 * plan.privacy.epsilon),
+        "epsilon_per_plan": epsilon,
+        "epsilon_per_year": min(100.0, 4 * epsilon),
+        "epsilon_lifetime": min(100.0, 8 * epsilon),
     }
     return Policy(**{**settings, **changes})
 
@@ -273,8 +278,10 @@ class Seat:
         taking = self.institution.taking
         query = sum_for(plan, taking.schema, question, card)
         taking.pay((question, round_, attempt), query)
-        people = door.sum_of(query, taking.people(question, card))
-        return door.add_noise(people, query, noise_key=self.noise_entropy()).total
+        noise_key = self.noise_entropy()
+        people = taking.people(question, card, sample_key=sample_key(noise_key))
+        summed = door.sum_of(query, people)
+        return door.add_noise(summed, query, noise_key=noise_key).total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

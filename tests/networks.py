@@ -1,22 +1,91 @@
-"""Networks for tests: made of a few numbers, or drawn."""
+"""Networks for tests, made of a few numbers or drawn, and the settings of plans that train them."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 from hypothesis import strategies as st
 
 from federation.grid import FeatureGrid, Role
+from federation.messages import Model
 from federation.model.attributions import population_mean
 from federation.model.network import NO_BIN, Activation, Network, Shape
 from federation.model.network_release import NetworkRelease
-from federation.plan import Plan
+from federation.plan import (
+    Institution,
+    Joint,
+    Local,
+    NetworkModel,
+    Plan,
+    ScorecardModel,
+    ServerOptimiser,
+)
 from federation.pricing import price_of
+from federation.query import Question
 from federation.schema import Schema
 from server.release_making import network_release as make_release_of_network
 from server.release_parts import report_of, statement_of
-from tests.federations import NOW
+from tests.federations import NOW, flat_card
+
+BY_INSTITUTION: Final = Institution(
+    steps=2, step_length=0.5, proximal=0.125, optimiser=ServerOptimiser.FEDADAM
+)
+HIDDEN: Final = (3, 2)
+
+
+def network_model(**changes: Any) -> NetworkModel:
+    """Returns a small network over `small_schema`, trained on everybody.
+
+    Args:
+        changes: fields of the model.
+    """
+    settings: dict[str, Any] = {
+        "hidden": HIDDEN,
+        "activation": Activation.TANH,
+        "clip": 1.0,
+        "sampling_rate": 1.0,
+        "learning_rate": 0.25,
+        "most_parameters": 256,
+    }
+    return NetworkModel(**{**settings, **changes})
+
+
+KINDS: Final[dict[str, dict[str, Any]]] = {
+    "a scorecard, joint": {"mode": Joint(), "model": ScorecardModel()},
+    "a scorecard, local": {"mode": Local(steps=1), "model": ScorecardModel(), "spare_attempts": 0},
+    "a network, joint": {"mode": Joint(), "model": network_model()},
+    "a network, joint, sampled": {"mode": Joint(), "model": network_model(sampling_rate=0.25)},
+    "a network, local": {"mode": Local(steps=4), "model": network_model(), "spare_attempts": 0},
+    "a network, institution": {"mode": BY_INSTITUTION, "model": network_model()},
+}
+"""What `signed_plan` takes for a plan of each lawful mode and model."""
+
+
+def plain_network(schema: Schema, hidden: tuple[int, ...] = HIDDEN) -> Network:
+    """Returns a network whose every fine cell is a bin, its parameters 1/64 apart.
+
+    Args:
+        schema: whose scored features it has.
+        hidden: widths.
+    """
+    grids = [grid for grid in schema.grids if grid.role is Role.SCORED]
+    shape = Shape(
+        bin_of_cell=tuple(tuple(range(len(grid.labels))) for grid in grids),
+        ordered_cells=tuple(grid.ordered_cells for grid in grids),
+        hidden=hidden,
+        activation=Activation.TANH,
+    )
+    return Network.of(shape, np.arange(shape.parameters) / 64 - 1)
+
+
+def model_for(plan: Plan, schema: Schema, question: Question) -> Model | None:
+    """Returns a model that a plan's question can be about: the flat card, or `plain_network`."""
+    if question is Question.BINS:
+        return None
+    if isinstance(plan.model, ScorecardModel):
+        return flat_card(schema)
+    return plain_network(schema, plan.model.hidden)
 
 
 def random_network(shape: Shape, seed: int, spread: float = 0.5) -> Network:

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
+from clients.audit import sample_key
 from clients.institution import Institution
 from clients.ledger import Ledger
 from clients.policy import Peers, Policy
@@ -337,7 +338,7 @@ class Room:
             question=question,
             round=round_,
             attempt=attempt,
-            card=card,
+            model=card,
             coins=coins,
             signature="",
         )
@@ -459,7 +460,11 @@ class Asked:
         for place, noise_key in self.noise_keys.items():
             if place not in dropped:
                 taking = self.room.seat(place).institution.taking
-                people = taking.people(self.message.question, self.message.card)
+                people = taking.people(
+                    self.message.question,
+                    self.message.model,
+                    sample_key=sample_key(noise_key),
+                )
                 gridded = door.sum_of(self.asking.query, people)
                 total += door.add_noise(gridded, self.asking.query, noise_key=noise_key).total
         return total

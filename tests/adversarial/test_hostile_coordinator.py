@@ -19,6 +19,7 @@ pytest.importorskip("flwr")
 
 from federation.canonical import public_key_of
 from federation.envelope import Asked, open_reply
+from federation.message import PROTOCOL_VERSION
 from federation.messages import (
     Abort,
     Accept,
@@ -172,6 +173,7 @@ def test_a_text_that_is_no_plan_is_refused(banks: Nation, text: str) -> None:
 # Messages of a session that there is none of.
 
 CONTEXT = b"\7" * 32
+VERSION = b"\xa7version" + bytes([PROTOCOL_VERSION])
 
 
 def strays() -> dict[str, Request]:
@@ -180,7 +182,7 @@ def strays() -> dict[str, Request]:
         "begin": Begin(plan="cd" * 32, session=CONTEXT),
         "join": Join(session=CONTEXT, announcements=()),
         "open": Open(
-            session=CONTEXT, question=Question.STEP, round=0, attempt=0, card=card, coins=None,
+            session=CONTEXT, question=Question.STEP, round=0, attempt=0, model=card, coins=None,
             signature="00" * 64,
         ),
         "reveal": Reveal(context=CONTEXT, signers=(), signatures=()),
@@ -207,7 +209,7 @@ RUBBISH: dict[str, bytes] = {
     "zeros": bytes(1000),
     "arrays in arrays": b"\x91" * 100_000,
     "an array of four billion": b"\xdd\xff\xff\xff\xff",
-    "another version": encode(PROBE).replace(b"\xa7version\x02", b"\xa7version\x01"),
+    "another version": encode(PROBE).replace(VERSION, VERSION[:-1] + b"\1"),
     "one byte more": encode(PROBE) + b"\0",
     "a reply": encode(Refuse(code=RefusalCode.POLICY)),
 }
@@ -236,7 +238,7 @@ def with_weight(request: Open, weight: bytes) -> bytes:
     """Returns a request whose card's first weight is any MessagePack value."""
     marked = msgspec.structs.replace(
         request,
-        card=msgspec.structs.replace(
+        model=msgspec.structs.replace(
             flat_card(small_schema()),
             weights=((7777, *(0,) * 10), *flat_card(small_schema()).weights[1:]),
         ),
@@ -269,11 +271,11 @@ def test_a_weight_beyond_the_public_bound_is_refused_before_a_row_is_read(
 def card_changed(card: AdditiveCard, **changes: Any) -> bytes:
     """Returns the encoding of an opening with a card that no constructor would let exist."""
     request = Open(
-        session=b"\1" * 32, question=Question.STEP, round=0, attempt=0, card=card, coins=None,
+        session=b"\1" * 32, question=Question.STEP, round=0, attempt=0, model=card, coins=None,
         signature="",
     )  # fmt: skip
     tree = msgspec.msgpack.decode(encode(request))
-    tree["card"] |= changes
+    tree["model"] |= changes
     return msgspec.msgpack.encode(tree)
 
 
@@ -306,7 +308,7 @@ def test_a_card_that_cannot_be_is_refused(table: Table, changes: dict[str, Any])
         {"attempt": 2**40},
         {"question": Question.BINS},
         {"session": b"\2" * 32},
-        {"card": None},
+        {"model": None},
     ],
 )
 def test_a_question_that_was_not_signed_like_this_is_refused(

@@ -122,11 +122,11 @@ class Told:
 
     def bins(self) -> Total:
         """Returns the total of the binning question."""
-        return self.sums.ask(Question.BINS, round_=0, card=None)
+        return self.sums.ask(Question.BINS, round_=0, model=None)
 
     def step(self, round_: int = 0) -> Total:
         """Returns the total of a training round."""
-        return self.sums.ask(Question.STEP, round_=round_, card=card())
+        return self.sums.ask(Question.STEP, round_=round_, model=card())
 
     def attempts(self) -> list[Attempted]:
         """Returns what the transcript says of each attempt."""
@@ -159,8 +159,12 @@ class Told:
         query = sum_for(self.room.plan, SCHEMA, question, about)
         total = np.zeros(query.length, dtype=np.int64)
         for seat in (self.room.seats[name] for name in names):
-            gridded = door.sum_of(query, seat.institution.taking.people(question, about))
-            total += door.add_noise(gridded, query, noise_key=seat.noise.keys[-1]).total
+            key = seat.noise.keys[-1]
+            people = seat.institution.taking.people(
+                question, about, sample_key=audit.sample_key(key)
+            )
+            gridded = door.sum_of(query, people)
+            total += door.add_noise(gridded, query, noise_key=key).total
         return total
 
 
@@ -415,7 +419,8 @@ def test_a_mask_that_is_not_its_seeds_spoils_the_total_and_only_the_audit_shows_
         assert not (total.values * UNITS_PER_ONE == plain).any()
         seat = found.room.seats["bank-2"]
         opening = seat.institution._entered._attempt.opening
-        people = list(seat.institution.taking.people(Question.STEP, card()))
+        key = audit.sample_key(opening.noise_key)
+        people = list(seat.institution.taking.people(Question.STEP, card(), sample_key=key))
         assert audit.repeats(opening, people)
         signed = found.attempts()[-1].headers[2]
         assert not audit.repeats(replace(opening, header=signed), people)

@@ -86,6 +86,7 @@ from tests.sessions import (
     seat,
 )
 
+VERSION: Final = b"\xa7version" + bytes([PROTOCOL_VERSION])
 OUT_OF_ORDER: Final = RefusalCode.OUT_OF_ORDER
 PEER: Final = RefusalCode.PEER
 
@@ -784,7 +785,7 @@ def test_an_attempt_is_signed_by_the_coordinator(spoken):
             "another label's": with_signature(canonical.sign(KEY, HEADER_LABEL, context)),
             "another round": msgspec.structs.replace(right, round=1),
             "another attempt": msgspec.structs.replace(right, attempt=1),
-            "another card": msgspec.structs.replace(right, card=card(1)),
+            "another card": msgspec.structs.replace(right, model=card(1)),
         },
     )
     asked = spoken.ask(Question.STEP, card=card())
@@ -801,7 +802,7 @@ def test_an_attempt_is_signed_by_the_coordinator(spoken):
         {"attempt": 2**62},
         {"attempt": 2**63},
         {"attempt": 2**64 - 1},
-        {"card": None},
+        {"model": None},
         {"question": Question.BINS},
         {"session": bytes(32)},
         {"session": bytes(31)},
@@ -1304,10 +1305,12 @@ def test_bytes_that_are_not_exactly_one_request_are_refused(spoken):
             "a field twice": twice(right),
             "another version": packed({**fields, "version": 1}),
             "no version": packed({key: of for key, of in fields.items() if key != "version"}),
-            "a version that is no whole number": packed({**fields, "version": 3.0}),
+            "a version that is no whole number": packed(
+                {**fields, "version": float(PROTOCOL_VERSION)}
+            ),
             "a reply": packed({**fields, "type": "Revealed"}),
             "no kind": packed({key: of for key, of in fields.items() if key != "type"}),
-            "longer numbers": right.replace(b"\xa7version\x03", b"\xa7version\xcc\x03"),
+            "longer numbers": right.replace(VERSION, VERSION[:-1] + b"\xcc" + VERSION[-1:]),
             "a list instead": packed(list(fields.values())),
             "nothing in a field": packed(
                 dict.fromkeys(fields) | {"type": name, "version": PROTOCOL_VERSION}
@@ -1327,7 +1330,7 @@ def packed(content: object) -> bytes:
 
 def twice(data: bytes) -> bytes:
     """Returns the encoding of a map of up to 14 fields with its version said twice."""
-    return bytes([data[0] + 1]) + data[1:] + b"\xa7version\x02"
+    return bytes([data[0] + 1]) + data[1:] + VERSION
 
 
 @pytest.mark.parametrize("size", [0, 31, 33, 64])

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from federation import canonical
 from federation.errors import ConfigurationError
 from federation.messages import Open, decode_request
+from federation.model.network_release import NetworkRelease
 from federation.model.release import Release, load_release
 from federation.query import Question
 from federation.schema import Schema
@@ -27,6 +29,7 @@ from federation.transcript_audit import COORDINATOR, Audit, audit
 from fedscore import simulation
 from fedscore.simulation import InProcess
 from tests.federations import KEY, OTHER_KEY, federation, wide_schema
+from tests.networks import KINDS
 
 
 class _Dropping(InProcess):
@@ -341,7 +344,9 @@ def test_a_release_that_does_not_follow_from_the_totals_is_found(
     last = lines[-1]
     assert isinstance(last, Ended)
     lied = [*lines[:-1], msgspec.structs.replace(last, release=other.digest)]
-    assert any("released card" in one.what for one in audit(_content(lied), schema, other).findings)
+    assert any(
+        "released model" in one.what for one in audit(_content(lied), schema, other).findings
+    )
 
 
 def test_what_is_no_transcript_is_refused(
@@ -354,3 +359,77 @@ def test_what_is_no_transcript_is_refused(
     other = wide_schema(features=1, cells=3)
     with pytest.raises(ConfigurationError, match="another schema"):
         audit(_content(lines), other, None)
+
+
+# Networks.
+
+
+@pytest.fixture(scope="module", params=["a network, joint, sampled", "a network, institution"])
+def told_of_a_network(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[Line], Schema, NetworkRelease]:
+    """The lines of a training of a network, its schema, and its release."""
+    directory = tmp_path_factory.mktemp("network")
+    made = federation(directory, institutions=4, **KINDS[request.param])
+    made.run()
+    lines = (directory / "out" / "transcript.jsonl").read_bytes().splitlines()
+    release = load_release((directory / "out" / "release.json").read_bytes())
+    assert isinstance(release, NetworkRelease)
+    return [read_line(line) for line in lines], made.schema, release
+
+
+def test_an_honest_transcript_of_a_network_is_found_whole_and_its_models_follow(
+    told_of_a_network: tuple[list[Line], Schema, NetworkRelease],
+) -> None:
+    lines, schema, release = told_of_a_network
+    asked = len(_places(lines))
+    found = audit(_content(lines), schema, release)
+    assert found == Audit(plan=release.plan, attempts=asked, opened=asked, models=True, findings=())
+    assert not audit(_content(lines), None, None).models
+
+
+@pytest.mark.parametrize("cell", [0, -1])
+def test_a_network_that_does_not_follow_from_the_totals_is_found(
+    told_of_a_network: tuple[list[Line], Schema, NetworkRelease], cell: int
+) -> None:
+    """Whoever changes a total must ask about another network next, or release another."""
+    lines, schema, release = told_of_a_network
+    training = [
+        number
+        for (question, _, _), number in _places(lines).items()
+        if question in (Question.GRADIENT, Question.UPDATE)
+    ]
+    assert len(training) == release.rounds
+    for number in training:
+        line = _attempted(lines, number)
+        total = list(line.total)
+        total[cell] += 2**40
+        lied = [
+            *lines[:number],
+            msgspec.structs.replace(line, total=tuple(total)),
+            *lines[number + 1 :],
+        ]
+        found = audit(_content(lied), schema, release).findings
+        assert found
+        assert {one.who for one in found} == {COORDINATOR}
+        assert all("does not follow" in one.what for one in found)
+        assert not audit(_content(lied), None, None).findings  # the totals are not signed
+
+
+def test_a_released_network_that_was_changed_is_found(
+    told_of_a_network: tuple[list[Line], Schema, NetworkRelease],
+) -> None:
+    lines, schema, release = told_of_a_network
+    first, *others = release.arrays
+    values = np.frombuffer(first.data, dtype="<f4").copy()
+    values[0] += 0.5
+    other = msgspec.structs.replace(
+        release, arrays=(msgspec.structs.replace(first, data=values.tobytes()), *others)
+    ).signed(KEY)
+    assert any("not the one" in one.what for one in audit(_content(lines), schema, other).findings)
+    last = lines[-1]
+    assert isinstance(last, Ended)
+    lied = [*lines[:-1], msgspec.structs.replace(last, release=other.digest)]
+    assert [one.what for one in audit(_content(lied), schema, other).findings] == [
+        "the released model does not follow from the totals"
+    ]

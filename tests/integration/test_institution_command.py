@@ -299,7 +299,7 @@ def test_a_refusal_reaches_a_plan_that_was_entered_and_an_approval_comes_too_lat
         (lambda: Path(BANKS[0], "schema.toml").unlink(), "schema.toml"),
         (lambda: Path(BANKS[0], "state").chmod(0o755), "chmod 700"),
         (lambda: Path(BANKS[0], "state", "ledger.sqlite").unlink(), "No ledger"),
-        (lambda: Path("plan.toml").write_text("format = 2"), "not a plan"),
+        (lambda: Path("plan.toml").write_text("format = 3"), "not a plan"),
         (lambda: Path("plan.toml").write_bytes(b"\x00\xff"), "UTF-8"),
         (lambda: Path(CONFIG).write_text("id = "), "configuration"),
         (lambda: Path(CONFIG).write_bytes(b"\xff\xfe"), "configuration"),

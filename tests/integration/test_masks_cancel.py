@@ -15,24 +15,44 @@ import pytest
 from experiments.entropy import SeededEntropy
 from experiments.plain import plain_sums
 from federation.messages import Open
-from federation.query import UNITS_PER_ONE, Question
+from federation.query import Question
 from federation.secure_aggregation.survivors import Revealed, SetSigned
 from federation.secure_aggregation.upload import Upload
 from federation.secure_aggregation.words import from_words, to_words, word_type
 from server.training import Total
 from tests.exchanges import Table, Wire, losing, masked_sums, silent
-from tests.federations import Federation, Seat, federation, flat_card
+from tests.federations import Federation, Seat, federation
+from tests.networks import KINDS, model_for
+
+KIND_OF = {
+    Question.GRADIENT: "a network, joint, sampled",
+    Question.UPDATE: "a network, institution",
+}
 
 
-@pytest.mark.parametrize("rows_each", [1, 3])
-def test_a_masked_and_a_plain_training_give_the_same_release_byte_for_byte(tmp_path, rows_each):
-    built = federation(tmp_path, rows_each=rows_each, not_held={"bank-02": ("late",)})
+@pytest.mark.parametrize(
+    ("rows_each", "kind"),
+    [
+        (1, "a scorecard, joint"),
+        (3, "a scorecard, joint"),
+        (1, "a network, joint"),
+        (3, "a network, joint, sampled"),
+        (1, "a network, institution"),
+    ],
+)
+def test_a_masked_and_a_plain_training_give_the_same_release_byte_for_byte(
+    tmp_path, rows_each, kind
+):
+    built = federation(
+        tmp_path, rows_each=rows_each, not_held={"bank-02": ("late",)}, **KINDS[kind]
+    )
     built.run(noise_entropy=SeededEntropy(5), out="masked")
     noise = SeededEntropy(5)
     plain = built.run(noise_entropy=noise, plain=plain_sums(noise), out="plain")
     masked = (tmp_path / "masked" / "release.json").read_bytes()
     assert masked == (tmp_path / "plain" / "release.json").read_bytes()
-    assert noise.calls == 4 * (1 + built.plan.rounds + 1)
+    about_persons = 0 if kind == "a network, institution" else 2  # bins and evaluation
+    assert noise.calls == 4 * (built.plan.rounds + about_persons)
     assert plain.release.institutions == 4
 
 
@@ -85,30 +105,30 @@ def opened(built: Federation, wiring: Wiring, question: Question) -> Total:
         sums = masked_sums(built, Wire(seats, **wiring()))
         with sums:
             sums.begin()
-            card = None if question is Question.BINS else flat_card(built.schema)
-            return sums.ask(question, round_=0, card=card)
+            return sums.ask(question, round_=0, model=model_for(built.plan, built.schema, question))
 
 
 def plainly(seats: Mapping[str, Seat], built: Federation, question: Question) -> np.ndarray:
-    card = None if question is Question.BINS else flat_card(built.schema)
+    model = model_for(built.plan, built.schema, question)
     found = []
     for seat in seats.values():
         seat.accept(built.plan)
-        found.append(seat.answer(built.plan, question, card))
+        found.append(seat.answer(built.plan, question, model))
     return sum(found)
 
 
 @pytest.mark.parametrize("question", Question)
 @pytest.mark.parametrize("case", CASES)
 def test_a_total_over_survivors_is_the_sum_of_what_these_noised(tmp_path, case, question):
-    built = federation(tmp_path, institutions=6, quorum=4, people=40)
+    kind = KINDS[KIND_OF.get(question, "a scorecard, joint")]
+    built = federation(tmp_path, institutions=6, quorum=4, people=40, **kind)
     wiring, dropped = CASES[case]
     total = opened(built, wiring, question)
     left = tuple(member for member in built.members if member.id not in dropped)
     noises = {member.id: SeededEntropy(f"noise {member.id}") for member in left}
     with replace(built, members=left).seats(out="plain", entropy=noises.__getitem__) as seats:
         expected = plainly(seats, built, question)
-    assert (total.values * UNITS_PER_ONE).astype(np.int64).tolist() == expected.tolist()
+    assert (total.values * question.bound).astype(np.int64).tolist() == expected.tolist()
     assert total.answers == len(left)
 
 

@@ -8,8 +8,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from federation.asking import positions_of, question_at
 from federation.canonical import public_key_of
 from federation.errors import ConfigurationError, DataError, PrivacyError, ProtocolError
+from federation.fits import Fit
 from federation.messages import (
     Accept,
     Close,
@@ -30,7 +32,7 @@ from federation.pricing import price_of
 from federation.privacy.ledger_entries import Refunded, Spent
 from federation.privacy.units import Population
 from federation.query import Question
-from federation.schema import load_schema
+from federation.schema import Schema, load_schema
 from federation.secure_aggregation.roster import Member
 from federation.secure_aggregation.survivors import Revealed, SetSigned, Survivors
 from federation.secure_aggregation.upload import Upload
@@ -53,6 +55,7 @@ from tests.federations import (
     signed_plan,
     small_schema,
 )
+from tests.networks import KINDS
 
 
 @pytest.fixture
@@ -127,8 +130,8 @@ def test_an_earlier_round_or_attempt_is_never_answered_late(one):
         (Question.BINS, {"attempt": 2}),
         (Question.BINS, {"attempt": -1}),
         (Question.EVALUATION, {"attempt": 2}),
-        (Question.STEP, {"card": None}),
-        (Question.EVALUATION, {"card": None}),
+        (Question.STEP, {"model": None}),
+        (Question.EVALUATION, {"model": None}),
     ],
 )
 def test_what_the_plan_does_not_ask_is_refused_and_costs_nothing(one, question, changes):
@@ -178,9 +181,9 @@ def test_a_card_with_a_weight_beyond_the_public_bound_is_no_message(one, weight)
     honest = table.open(Question.STEP)
     fields: dict[str, Any] = {"type": "Open", **msgspec.to_builtins(honest, builtin_types=(bytes,))}
     assert msgspec.msgpack.encode(fields) == encode(honest)
-    fields["card"]["weights"] = [
+    fields["model"]["weights"] = [
         [weight if bin_ == 0 else 0 for bin_ in range(len(weights))]
-        for weights in fields["card"]["weights"]
+        for weights in fields["model"]["weights"]
     ]
     try:
         data = msgspec.msgpack.encode(fields)
@@ -560,7 +563,7 @@ def test_an_upload_that_does_not_fit_is_not_counted_and_its_owner_is_named(tmp_p
         sums = masked_sums(built, Wire(seats, broken))
         with sums:
             sums.begin()
-            total = sums.ask(Question.BINS, round_=0, card=None)
+            total = sums.ask(Question.BINS, round_=0, model=None)
     assert total.answers == 4
     assert b'"institution":"bank-00","accuser":""' in sums.transcript.content()
 
@@ -590,7 +593,7 @@ def test_if_the_protocol_ends_a_training_early_the_unspent_budget_returns(tmp_pa
         raise ProtocolError("It cannot go on.")
 
     with built.seats() as seats:
-        monkeypatch.setattr("server.training.CardFit.begin", broken)
+        monkeypatch.setattr("server.training.Fit.begin", broken)
         with pytest.raises(ProtocolError, match="go on"):
             train(built, in_process(seats))
         for seat in seats.values():
@@ -816,15 +819,19 @@ def test_a_release_that_was_changed_or_is_of_another_plan_is_not_trusted(tmp_pat
             assert said in seat.log[-1]
 
 
-def test_a_corrupted_snapshot_changes_nothing_but_the_sum(tmp_path):
-    built = federation(tmp_path)
+@pytest.mark.parametrize(
+    "kind", ["a scorecard, joint", "a network, joint, sampled", "a network, institution"]
+)
+def test_a_corrupted_snapshot_changes_nothing_but_the_sum(tmp_path, kind):
+    built = federation(tmp_path, **KINDS[kind])
+    questions = [question_at(built.plan, one)[0] for one in positions_of(built.plan)]
     with built.seats() as seats:
         table = Table.of(built, seats)
         generator = np.random.default_rng(0)
         for blocks in (tmp_path / "seats" / "bank-00").glob("*/*.blocks"):
             noise = generator.integers(0, 256, blocks.stat().st_size).astype(np.uint8)
             blocks.write_bytes(noise.tobytes())
-        for question in Question:
+        for question in dict.fromkeys(questions):
             assert len(table.total(table.open(question))) > 0
 
 
@@ -868,7 +875,12 @@ def test_a_simulation_opens_more_ledgers_than_the_system_usually_allows_files():
 def test_a_plan_whose_noise_hides_everybody_ends_and_its_budget_returns(tmp_path, monkeypatch):
     built = federation(tmp_path)
     with built.seats() as seats:
-        monkeypatch.setattr("server.rounds.UNITS_PER_ONE", -(2**16))  # counts below zero
+        begin = Fit.begin
+
+        def below_zero(plan: Plan, schema: Schema, counts: np.ndarray, answers: int) -> Fit:
+            return begin(plan, schema, -counts, answers)
+
+        monkeypatch.setattr("server.training.Fit.begin", below_zero)
         with pytest.raises(PrivacyError, match="hold nobody"):
             train(built, in_process(seats))
         for seat in seats.values():

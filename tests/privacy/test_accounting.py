@@ -18,7 +18,16 @@ from hypothesis import strategies as st
 
 from clients.policy import Policy
 from federation.errors import ConfigurationError, PrivacyError
-from federation.plan import Noise, Participation, Plan, Target, load_plan, plan_toml
+from federation.plan import (
+    Joint,
+    Noise,
+    Participation,
+    Plan,
+    ScorecardModel,
+    Target,
+    load_plan,
+    plan_toml,
+)
 from federation.pricing import noise_for, price_of
 from federation.privacy import accountant
 from federation.privacy.accountant import (
@@ -155,7 +164,13 @@ def noise(**changes: Any) -> Noise:
         audited_share=0.02,
     )
     chosen = {"rounds": 10, "epsilon": 1.0, "delta": 1e-6, "bins_share": 0.08} | changes
-    return noise_for(schema=SCHEMA, participation=participation, **chosen)
+    return noise_for(
+        schema=SCHEMA,
+        participation=participation,
+        mode=Joint(),
+        model=ScorecardModel(),
+        **chosen,
+    )
 
 
 @pytest.mark.parametrize(

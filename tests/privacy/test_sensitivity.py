@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,18 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from clients.network_gradients import NetworkGradients
 from clients.snapshot import take_snapshot
 from experiments.entropy import SeededEntropy
 from federation import door
-from federation.door import Cells, Contribution, one_column_each
+from federation.door import Brought, Cells, Contribution, Products, one_column_each
 from federation.errors import DataError, PrivacyError
+from federation.messages import Model
 from federation.model.evaluation import evaluation_columns, evaluation_contribution
+from federation.model.network import Network, inputs
 from federation.model.scorecard import (
     LARGEST_WEIGHT,
     AdditiveCard,
     count_contribution,
 )
-from federation.pricing import bins_sum, evaluation_sum, step_sum
+from federation.pricing import bins_sum, dense_sum, evaluation_sum, step_sum
 from federation.privacy.events import LEAST_SHARE_VARIANCE
 from federation.query import BoundedSum, Question
 from federation.secure_aggregation.words import Masks
@@ -36,6 +40,7 @@ from tests.federations import (
     small_schema,
     small_table,
 )
+from tests.networks import KINDS, model_for, plain_network
 from tests.privacy.reference_sum import Crowd, Person, reference_total
 from tests.steps import step_contribution
 from tests.unmasking import MASKS, unmasked
@@ -72,12 +77,9 @@ def question(columns: tuple[int, ...]) -> BoundedSum:
     return BoundedSum(question=Question.STEP, columns=columns, share_variance=LEAST_SHARE_VARIANCE)
 
 
-def total_of(query: BoundedSum, blocks: Iterable[Contribution]) -> Total:
+def total_of(query: BoundedSum, blocks: Iterable[Brought]) -> Total:
     """Returns the sum that the door would noise, by its own stages."""
-    total = door.Gridded(total=np.zeros(query.length, dtype=np.int64))
-    for block in blocks:
-        total = door.add(total, door.to_grid(door.clip(block, query), query))
-    return total.total
+    return door.sum_of(query, blocks).total
 
 
 def squared(difference: Total) -> int:
@@ -280,7 +282,9 @@ def random_card(generator: np.random.Generator) -> AdditiveCard:
     )
 
 
-Asker = Callable[..., Contribution]
+Asker = Callable[..., Brought]
+ABOUT_PERSONS = [one for one in Question if one is not Question.UPDATE]
+MODELS = ["a scorecard, joint", "a network, joint"]
 
 
 def asked(kind: Question, card: AdditiveCard) -> tuple[BoundedSum, Asker]:
@@ -294,19 +298,44 @@ def asked(kind: Question, card: AdditiveCard) -> tuple[BoundedSum, Asker]:
             return step_sum(PLAN, card), lambda codes, bad, starts: step_contribution(
                 codes[:3], bad, starts, card
             )
+        case Question.GRADIENT:
+            return gradient_sum()
         case Question.EVALUATION:
             return evaluation_sum(PLAN, SCHEMA), lambda codes, bad, starts: evaluation_contribution(
-                codes[:3], codes[3:], bad, starts, card=card, scale=STANDARD_SCALE
+                card.scores(codes[:3]), codes[3:], bad, starts, scale=STANDARD_SCALE
             )
 
 
+def gradient_sum() -> tuple[BoundedSum, Asker]:
+    network = plain_network(SCHEMA)
+    at = NetworkGradients(
+        network.vector,
+        inputs=network.shape.inputs,
+        hidden=network.shape.hidden,
+        activation=network.shape.activation,
+        clip_norm=0.5,
+    )
+
+    def gradients(codes: NDArray[np.uint8], bad: NDArray[np.uint8], starts: Any) -> Products:
+        rows_of = None
+        if starts is not None:
+            counts = np.diff(np.append(starts, len(bad)))
+            rows_of = np.repeat(counts, counts).astype(np.float64)
+        x = inputs(network.shape, codes[:3])
+        return Products(layers=at.of(x, bad, rows_of), rows_of_person=rows_of)
+
+    plan = signed_plan(SCHEMA, **KINDS["a network, joint"])
+    return dense_sum(plan, network.shape.parameters), gradients
+
+
 @pytest.mark.parametrize("many", [False, True])
-@pytest.mark.parametrize("kind", list(Question))
+@pytest.mark.parametrize("kind", ABOUT_PERSONS)
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=40, deadline=None, derandomize=True)
 def test_every_question_bounds_every_person_for_any_codes_and_outcomes(
     kind: Question, many: bool, seed: int
 ) -> None:
+    """An update is about an institution: what a person changes in it, nothing but the clip says."""
     generator = np.random.default_rng(seed)
     people = int(generator.integers(1, 9))
     rows_of = generator.integers(1, 5, people) if many else np.ones(people, dtype=np.int64)
@@ -349,18 +378,35 @@ def test_the_questions_have_the_columns_that_the_price_counts() -> None:
 
 def answers_of(fed: Federation, out: str) -> dict[Question, Total]:
     """Returns one institution's answers to the three questions, noise keys always the same."""
-    card = flat_card(fed.schema)
+    asked_of = questions_of(fed)
     with fed.seats(entropy=lambda _: SeededEntropy("equal"), out=out) as seats:
         seat = next(iter(seats.values()))
         seat.accept(fed.plan)
-        return {
-            kind: seat.answer(fed.plan, kind, None if kind is Question.BINS else card)
-            for kind in Question
-        }
+        return {kind: seat.answer(fed.plan, kind, model) for kind, (_, model) in asked_of.items()}
+
+
+def questions_of(fed: Federation) -> dict[Question, tuple[BoundedSum, Model | None]]:
+    """Returns each question of a plan, with a model that it can be about."""
+    plan, schema = fed.plan, fed.schema
+    model = model_for(plan, schema, plan.training_question)
+    if isinstance(model, AdditiveCard):
+        training = step_sum(plan, model)
+    else:
+        assert isinstance(model, Network)
+        training = dense_sum(plan, model.shape.parameters)
+    return {
+        Question.BINS: (bins_sum(plan, schema), None),
+        plan.training_question: (training, model),
+        Question.EVALUATION: (evaluation_sum(plan, schema), model),
+    }
 
 
 def edited(
-    directory: Path, name: str, rows_each: int, change: Callable[[pa.Table], pa.Table]
+    directory: Path,
+    name: str,
+    rows_each: int,
+    change: Callable[[pa.Table], pa.Table],
+    model: str = "a scorecard, joint",
 ) -> Federation:
     """Returns a federation all of whose tables are one changed table of 60 people."""
     (directory / name).mkdir()
@@ -370,15 +416,18 @@ def edited(
         pq.write_table(change(pq.read_table(path)), path)
         return path
 
-    return federation(directory / name, institutions=3, rows_each=rows_each, table=table)
+    return federation(
+        directory / name, institutions=3, rows_each=rows_each, table=table, **KINDS[model]
+    )
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("rows_each", [1, 3])
 def test_taking_a_person_out_of_the_table_changes_only_its_population_within_the_sensitivity(
-    tmp_path: Path, rows_each: int
+    tmp_path: Path, rows_each: int, model: str
 ) -> None:
-    whole = answers_of(edited(tmp_path, "whole", rows_each, lambda table: table), "out")
+    whole = answers_of(edited(tmp_path, "whole", rows_each, lambda table: table, model), "out")
     moved = set()
     for person in range(6):
         rest = edited(
@@ -386,52 +435,53 @@ def test_taking_a_person_out_of_the_table_changes_only_its_population_within_the
             f"without-{person}",
             rows_each,
             lambda table, person=person: table.filter(pc.field("person") != person),
+            model,
         )
         differences = {
             kind: squared(whole[kind] - total) for kind, total in answers_of(rest, "out").items()
         }
         assert differences[Question.BINS] <= bins_sum(rest.plan, rest.schema).sensitivity_squared
-        assert differences[Question.STEP] <= 4 * 2**32
+        training = rest.plan.training_question
+        columns = {Question.STEP: 4, Question.GRADIENT: 1}[training]
+        assert differences[training] <= columns * training.bound**2
         assert differences[Question.EVALUATION] <= 2 * 2**32
         trained = differences[Question.BINS] > 0
-        assert (differences[Question.STEP] > 0) == trained
+        assert (differences[training] > 0) == trained
         assert (differences[Question.EVALUATION] > 0) != trained
         moved.add(trained)
     assert moved == {True, False}
 
 
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("rows_each", [1, 3])
 def test_the_order_of_people_in_the_table_does_not_change_an_answer(
-    tmp_path: Path, rows_each: int
+    tmp_path: Path, rows_each: int, model: str
 ) -> None:
     def turned(table: pa.Table) -> pa.Table:
         return table.take(np.arange(table.num_rows)[::-1])
 
-    first = answers_of(edited(tmp_path, "first", rows_each, lambda table: table), "out")
-    second = answers_of(edited(tmp_path, "second", rows_each, turned), "out")
-    for kind in Question:
-        assert np.array_equal(first[kind], second[kind])
+    first = answers_of(edited(tmp_path, "first", rows_each, lambda table: table, model), "out")
+    second = answers_of(edited(tmp_path, "second", rows_each, turned, model), "out")
+    assert len(first) == 3
+    for kind, answered in first.items():
+        assert np.array_equal(answered, second[kind])
 
 
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("rows_each", [1, 3])
 def test_damaged_codes_stop_no_round_and_move_no_sum_beyond_the_sensitivity(
-    tmp_path: Path, rows_each: int
+    tmp_path: Path, rows_each: int, model: str
 ) -> None:
-    fed = edited(tmp_path, "damaged", rows_each, lambda table: table)
-    card, generator = flat_card(fed.schema), np.random.default_rng(11)
+    fed = edited(tmp_path, "damaged", rows_each, lambda table: table, model)
+    generator = np.random.default_rng(11)
     with fed.seats(out="out") as seats:
         name, seat = next(iter(seats.items()))
         seat.accept(fed.plan)
         for path in (fed.directory / "out" / name).glob("*/*.blocks"):
             path.write_bytes(generator.bytes(path.stat().st_size))
-        for kind in Question:
-            answered = seat.answer(fed.plan, kind, None if kind is Question.BINS else card)
-            query = {
-                Question.BINS: bins_sum(fed.plan, fed.schema),
-                Question.STEP: step_sum(fed.plan, card),
-                Question.EVALUATION: evaluation_sum(fed.plan, fed.schema),
-            }[kind]
-            most = 180 * 65536 + 6 * query.share_variance**0.5
+        for kind, (query, asked_about) in questions_of(fed).items():
+            answered = seat.answer(fed.plan, kind, asked_about)
+            most = 180 * kind.bound + 6 * query.share_variance**0.5
             assert answered.shape == (query.length,)
             assert np.abs(answered).max() <= most
 

@@ -120,7 +120,8 @@ def sorted_json(value: Any) -> bytes:
 
 def asked(given: dict[str, Any]) -> dict[str, Any]:
     """Returns word and context of one question of a plan."""
-    bits = word_bits(given["most_people"], given["institutions"], given["share_variance"])
+    most = bound(given["question"], given["most_people"])
+    bits = word_bits(most, given["institutions"], given["share_variance"])
     query = {name: given[name] for name in ("question", "columns", "share_variance")}
     rest = {
         "round": given["position"],
@@ -128,13 +129,34 @@ def asked(given: dict[str, Any]) -> dict[str, Any]:
         "bits": bits,
         "vectors": [[0] * sum(given["columns"])],
         "plan": given["plan"],
-        "model": hashed("fedscore/model/2", packed(given["card"])).hex(),
+        "model": hashed("fedscore/model/3", packed(as_said(given["model"]))).hex(),
         "query": hashed("fedscore/query/2", sorted_json(query)).hex(),
     }
     return {"bits": bits, "context": context_of(bytes.fromhex(given["group"]), rest).hex()}
 
 
-def word_bits(most_people: int, institutions: int, share_variance: int) -> int:
+def as_said(model: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Returns a model as a message has it: the parameters of a network are bytes."""
+    if model is None or "parameters" not in model:
+        return model
+    return model | {"parameters": bytes.fromhex(model["parameters"])}
+
+
+def bound(question: str, most_people: int) -> int:
+    """Returns how large a cell of one institution's sum can be: people times what each may bring.
+
+    A gradient's people bring 2^24 each; an update is one vector of that length, whoever they are.
+    """
+    match question:
+        case "update":
+            return 2**24
+        case "gradient":
+            return most_people * 2**24
+        case _:
+            return most_people * 2**16
+
+
+def word_bits(most: int, institutions: int, share_variance: int) -> int:
     """Returns the least word that 14 standard deviations of every share of noise stay within."""
     deviation = 0
     while deviation**2 <= share_variance:  # the next whole number above, doubled until it is found
@@ -143,7 +165,7 @@ def word_bits(most_people: int, institutions: int, share_variance: int) -> int:
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if middle**2 <= share_variance else (low, middle - 1)
-    total = institutions * (most_people * 2**16 + 14 * (low + 1))
+    total = institutions * (most + 14 * (low + 1))
     return 32 if total < 2**31 else 64
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,13 +22,14 @@ from clients.snapshot import Snapshot
 from experiments.entropy import SeededEntropy
 from federation import door, pricing
 from federation.door import Clipped, Contribution
-from federation.plan import Plan
+from federation.plan import Participation, Plan
 from federation.population import Split, held_out
-from federation.pricing import price_of
+from federation.pricing import Course, price_of
 from federation.privacy.discrete_gaussian import sample
 from federation.privacy.ledger_entries import Spent
 from federation.privacy.units import Population
 from federation.query import UNITS_PER_ONE, BoundedSum, Question
+from federation.schema import Schema
 from tests.entropy import RepeatingEntropy
 from tests.federations import (
     SALT,
@@ -245,33 +247,21 @@ def honest(_patch: Patch) -> None:
     """Changes nothing."""
 
 
-def with_participation(plan: Plan, **changes: int) -> Plan:
-    participation = msgspec.structs.replace(plan.participation, **changes)
-    return msgspec.structs.replace(plan, participation=participation)
-
-
 def spare_attempts_not_priced(patch: Patch) -> None:
-    priced = pricing._events
-    patch.setattr(
-        pricing,
-        "_events",
-        lambda plan, shape, shares: priced(
-            with_participation(plan, spare_attempts=0), shape, shares
-        ),
-    )
+    of = Course.of
+
+    def without(schema: Schema, participation: Participation, *rest: Any) -> Course:
+        return of(schema, msgspec.structs.replace(participation, spare_attempts=0), *rest)
+
+    patch.setattr(Course, "of", without)
 
 
 def colluders_not_priced(patch: Patch) -> None:
-    priced = pricing._events
-    patch.setattr(
-        pricing,
-        "_events",
-        lambda plan, shape, _: priced(plan, shape, plan.participation.quorum),
-    )
+    patch.setattr(Plan, "honest_shares", property(lambda plan: plan.participation.quorum))
 
 
 def one_column_priced(patch: Patch) -> None:
-    patch.setattr(pricing, "sensitivity_squared", lambda columns: UNITS_PER_ONE**2)
+    patch.setattr(pricing, "sensitivity_squared", lambda question, columns: question.bound**2)
 
 
 def held_out_people_trained_on(patch: Patch) -> None:

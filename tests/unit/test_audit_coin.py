@@ -116,7 +116,7 @@ def opening() -> Opening:
         masking=masking,
         query=QUERY,
         question=Question.BINS,
-        card=None,
+        model=None,
         noise_key=key,
     )
 

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from clients.ledger import Ledger
 from federation.canonical import digest
 from federation.errors import ConfigurationError, FedscoreError, LedgerCorrupt, ProtocolError
+from federation.fits import Fit
 from federation.grid import Role
 from federation.messages import Request, decode_reply, decode_request, encode
-from federation.model.card_fit import CardFit
 from federation.model.release import load_release, release_json
+from federation.model.scorecard import AdditiveCard
 from federation.plan import load_plan, plan_toml
 from federation.pricing import price_of
 from federation.privacy.ledger_rules import Limits
@@ -232,18 +233,16 @@ def release() -> bytes:
     plan = signed_plan(schema)
     grids = tuple(grid for grid in schema.grids if grid.role is Role.SCORED)
     counts = np.concatenate([np.tile([90.0, 10.0], len(grid.labels)) for grid in grids])
-    fit = CardFit.begin(
-        grids=grids, counts=counts, count_stddev=1.0, residual_stddev=1.0, rounds=plan.rounds
-    )
+    fit = Fit.begin(plan, schema, counts, 4)
     for _ in range(plan.rounds):
-        fit = fit.after(np.zeros(sum(fit.to_ask().bins) + 1))
+        card = fit.to_ask()
+        assert isinstance(card, AdditiveCard)
+        fit = fit.after(np.zeros(sum(card.bins) + 1), 4)
     return release_json(
         make_release(
-            plan=plan,
             schema=schema,
             price=price_of(plan, schema),
-            settings=fit.settings,
-            points=fit.in_points(plan.scale),
+            fit=fit,
             histogram=None,
             histogram_stddev=0.0,
             institutions=4,

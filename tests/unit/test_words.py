@@ -151,7 +151,7 @@ def test_a_word_is_32_bits_exactly_if_no_total_can_leave_them(
     variance: int, most_people: int, institutions: int
 ) -> None:
     bits = word_bits(question(variance), most_people=most_people, institutions=institutions)
-    assert bits == protocol.word_bits(most_people, institutions, variance)
+    assert bits == protocol.word_bits(most_people * UNITS_PER_ONE, institutions, variance)
     worst = institutions * (most_people * UNITS_PER_ONE + largest_draw(variance))
     assert worst < 2 ** (bits - 1)
 
@@ -181,6 +181,50 @@ def test_the_word_grows_at_the_first_draw_that_may_not_fit() -> None:
     """2^16 units are left for noise: 14 deviations of 4681 fit, but one is counted more."""
     for deviation, bits in ((4680, 32), (4681, 64)):
         assert word_bits(question(deviation**2), most_people=2**13 - 1, institutions=4) == bits
+
+
+def dense(kind: Question, share_variance: int) -> BoundedSum:
+    return BoundedSum(question=kind, columns=(5,), share_variance=share_variance)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    st.sampled_from((Question.GRADIENT, Question.UPDATE)),
+    VARIANCES,
+    st.integers(1, 10**8),
+    st.integers(3, 400),
+)
+@example(Question.UPDATE, LEAST_SHARE_VARIANCE, 10**8, 3)
+@example(Question.GRADIENT, LARGEST_VARIANCE, 10**8, 400)
+def test_the_word_of_whole_vectors_holds_the_clip_norm_of_everybody_who_is_bounded(
+    kind: Question, variance: int, most_people: int, institutions: int
+) -> None:
+    """Of each person in a gradient; of the institution in an update, however many people it has."""
+    bits = word_bits(dense(kind, variance), most_people=most_people, institutions=institutions)
+    most = protocol.bound(kind.value, most_people)
+    assert most == (2**24 if kind is Question.UPDATE else most_people * 2**24)
+    assert bits == protocol.word_bits(most, institutions, variance)
+    assert institutions * (most + largest_draw(variance)) < 2 ** (bits - 1)
+
+
+def test_an_update_needs_no_wider_word_for_more_people_and_a_gradient_does() -> None:
+    update, gradient = (
+        dense(kind, LEAST_SHARE_VARIANCE) for kind in (Question.UPDATE, Question.GRADIENT)
+    )
+    for most_people in (1, 100, 10**10):
+        assert word_bits(update, most_people=most_people, institutions=4) == 32
+    assert word_bits(gradient, most_people=31, institutions=4) == 32
+    assert word_bits(gradient, most_people=32, institutions=4) == 64
+    assert word_bits(update, most_people=1, institutions=127) == 32
+    assert word_bits(update, most_people=1, institutions=128) == 64
+
+
+def test_gradients_that_may_not_fit_64_bits_are_refused() -> None:
+    fits = (2**63 - 1) // 4 // 2**24 - 1
+    gradient = dense(Question.GRADIENT, LEAST_SHARE_VARIANCE)
+    assert word_bits(gradient, most_people=fits, institutions=4) == 64
+    with pytest.raises(PrivacyError, match="64-bit"):
+        word_bits(gradient, most_people=fits + 2, institutions=4)
 
 
 def test_a_sum_that_may_not_fit_64_bits_is_refused() -> None:

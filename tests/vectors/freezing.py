@@ -53,6 +53,7 @@ from tests.federations import (
     signed_plan,
     small_schema,
 )
+from tests.networks import KINDS, plain_network
 from tests.vectors import masking, refusals
 
 DIRECTORY: Final = Path(__file__).parent
@@ -74,7 +75,7 @@ ASKED: Final = Open(
     question=Question.STEP,
     round=3,
     attempt=1,
-    card=CARD,
+    model=CARD,
     coins=Coins(context=BYTES, coins=(BYTES, bytes(32))),
     signature="ef" * 64,
 )
@@ -82,7 +83,7 @@ ANNOUNCEMENT: Final = Announcement(institution="bank-00", key=BYTES, signature=S
 PLAYED: Final = refusals.ATTEMPT
 
 MESSAGES: Final[dict[str, Request | Reply]] = {
-    "invite": Invite(plan="format = 2\n"),
+    "invite": Invite(plan="format = 3\n"),
     "begin": Begin(plan=DIGEST, session=BYTES),
     "join": Join(session=BYTES, announcements=(ANNOUNCEMENT,)),
     "open bins": Open(
@@ -90,11 +91,20 @@ MESSAGES: Final[dict[str, Request | Reply]] = {
         question=Question.BINS,
         round=0,
         attempt=0,
-        card=None,
+        model=None,
         coins=None,
         signature="",
     ),
     "open a step": ASKED,
+    "open a gradient": Open(
+        session=BYTES,
+        question=Question.GRADIENT,
+        round=2,
+        attempt=0,
+        model=plain_network(small_schema()),
+        coins=None,
+        signature="ef" * 64,
+    ),
     "survivors": PLAYED.told(0),
     "reveal": Reveal(context=BYTES, signers=(0, 2, 300), signatures=(SIGNATURE, b"", SIGNATURE)),
     "abort": Abort(context=BYTES),
@@ -178,6 +188,7 @@ def plans() -> list[dict[str, str]]:
         "ten institutions": {"invited": names(10), "quorum": 9, "colluders": 2, "rounds": 40},
         "nobody held out": {"held_out_fraction": 0.0, "spare_attempts": 0},
         "a year": {"days": 365, "valid_from": datetime.fromtimestamp(NOW + 1, UTC)},
+        **KINDS,
     }
     schema = small_schema()
     found = []

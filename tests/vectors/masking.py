@@ -10,7 +10,8 @@ from clients.audit import coin_of_attempt, falls_on
 from federation import canonical
 from federation.asking import asking
 from federation.canonical import Digest
-from federation.messages import Open, model_digest
+from federation.messages import Model, Open, model_digest
+from federation.model.network import Network
 from federation.model.scorecard import AdditiveCard
 from federation.query import Question
 from federation.secure_aggregation import merkle, shamir
@@ -28,6 +29,7 @@ from federation.secure_aggregation.survivors import ABORT_LABEL, abort_body, rev
 from federation.secure_aggregation.upload import Upload, coin_of, commitment_to, context_of
 from tests.attempts import Played, ids, secret
 from tests.federations import flat_card, signed_plan, small_schema
+from tests.networks import KINDS, plain_network
 
 CARD: Final = AdditiveCard(
     base=-5, bin_of_cell=((0, 1, 1), (0, 0)), weights=((-32768, 32768), (7,))
@@ -279,7 +281,7 @@ def attempts() -> list[dict[str, Any]]:
 def contexts() -> list[dict[str, Any]]:
     """Returns the contexts of questions of a plan, with all that goes into them."""
     schema = small_schema()
-    plan = signed_plan(schema)
+    kinds = {name: signed_plan(schema, **kind) for name, kind in KINDS.items()}
     group = Group(
         terms=terms_of(_joint(3, 3, 3)), members=(), identities=(), digest=secret("group")
     )
@@ -287,21 +289,29 @@ def contexts() -> list[dict[str, Any]]:
     steep = msgspec.structs.replace(
         flat, base=-300, weights=tuple(tuple(range(-len(w), 0)) for w in flat.weights)
     )
+    network = plain_network(schema)
     asked = (
-        (Question.BINS, 0, 0, None),
-        (Question.BINS, 0, 1, None),
-        (Question.STEP, 0, 0, flat),
-        (Question.STEP, 2, 1, steep),
-        (Question.EVALUATION, 0, 0, steep),
+        ("a scorecard, joint", Question.BINS, 0, 0, None),
+        ("a scorecard, joint", Question.BINS, 0, 1, None),
+        ("a scorecard, joint", Question.STEP, 0, 0, flat),
+        ("a scorecard, joint", Question.STEP, 2, 1, steep),
+        ("a scorecard, joint", Question.EVALUATION, 0, 0, steep),
+        ("a network, joint", Question.BINS, 0, 0, None),
+        ("a network, joint", Question.GRADIENT, 1, 0, network),
+        ("a network, joint, sampled", Question.GRADIENT, 2, 1, network),
+        ("a network, joint", Question.EVALUATION, 0, 0, network),
+        ("a network, institution", Question.UPDATE, 0, 0, network),
+        ("a network, institution", Question.UPDATE, 2, 0, network),
     )
     found = []
-    for question, round_, attempt, card in asked:
+    for kind, question, round_, attempt, model in asked:
+        plan = kinds[kind]
         opened = Open(
             session=bytes(32),
             question=question,
             round=round_,
             attempt=attempt,
-            card=card,
+            model=model,
             coins=None,
             signature="",
         )
@@ -313,7 +323,7 @@ def contexts() -> list[dict[str, Any]]:
                     "plan": group.terms.plan,
                     "position": asked_.position,
                     "attempt": attempt,
-                    "card": msgspec.json.decode(msgspec.json.encode(card)),
+                    "model": _as_said(model),
                     "question": question.value,
                     "columns": list(asked_.query.columns),
                     "share_variance": asked_.query.share_variance,
@@ -324,6 +334,12 @@ def contexts() -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _as_said(model: Model | None) -> Any:
+    """Returns a model as in a message, the parameters of a network in hexadecimal digits."""
+    said = msgspec.json.decode(msgspec.json.encode(model))
+    return said | {"parameters": model.parameters.hex()} if isinstance(model, Network) else said
 
 
 def shares() -> list[dict[str, Any]]:

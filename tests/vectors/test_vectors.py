@@ -149,18 +149,18 @@ def damaged(data: bytes) -> dict[str, bytes]:
         "nothing": b"",
         "another order of the map": packed({k: fields[k] for k in (*others, first)}),
         "sorted throughout": packed({k: fields[k] for k in sorted(fields)}),
-        "the last version": packed(fields | {"version": 2}),
-        "the next version": packed(fields | {"version": 4}),
-        "version as text": packed(fields | {"version": "3"}),
-        "version as a float": packed(fields | {"version": 3.0}),
+        "the last version": packed(fields | {"version": 3}),
+        "the next version": packed(fields | {"version": 5}),
+        "version as text": packed(fields | {"version": "4"}),
+        "version as a float": packed(fields | {"version": 4.0}),
         "no version": packed({k: v for k, v in fields.items() if k != "version"}),
         "an unknown field": packed(fields | {"zzz": 0}),
         "another type": packed(fields | {"type": "Hello"}),
         "no type": packed({k: v for k, v in fields.items() if k != "type"}),
         "an array": msgspec.msgpack.encode(list(fields.values())),
         "a number": b"\x01",
-        "a longer integer than needed": data.replace(b"\xa7version\x03", b"\xa7version\xcc\x03"),
-        "a field twice": bytes([data[0] + 1]) + data[1:] + b"\xa7version\x03",
+        "a longer integer than needed": data.replace(b"\xa7version\x04", b"\xa7version\xcc\x04"),
+        "a field twice": bytes([data[0] + 1]) + data[1:] + b"\xa7version\x04",
     }
 
 
@@ -199,14 +199,57 @@ def test_a_request_is_not_a_reply_nor_the_other_way_round(name: str) -> None:
 )
 def test_a_card_beyond_its_bounds_has_no_message(card: dict[str, Any]) -> None:
     fields = fields_of(encode(MESSAGES["open a step"]))
-    assert fields["card"] == msgspec.to_builtins(CARD) | {
+    assert fields["model"] == msgspec.to_builtins(CARD) | {
         "bin_of_cell": [[0, 1, 1], [0, 0]],
         "weights": [[-32768, 32768], [7]],
     }
-    changed = {k: fields["card"].get(k, card.get(k)) for k in sorted({*fields["card"], *card})}
-    changed |= card
     with pytest.raises(ProtocolError):
-        decode_request(packed(fields | {"card": changed}))
+        decode_request(packed(fields | {"model": fields["model"] | card}))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"type": "card"},
+        {"type": "network2"},
+        {"extra": 1},
+        {"parameters": "text"},
+        {"parameters": b""},
+        *({"parameters": of} for of in ("too long", "too short", "nan", "inf", "too large")),
+        *(
+            {"shape": of}
+            for of in (
+                {"hidden": [3]},
+                {"hidden": [3, 513]},
+                {"hidden": [3, 2, 1, 1, 1]},
+                {"activation": "sigmoid"},
+                {"ordered_cells": [11, 6]},
+                {"ordered_cells": [12, 6, 0]},
+                {"extra": 1},
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_a_network_beyond_its_bounds_has_no_message(network: dict[str, Any]) -> None:
+    fields = fields_of(encode(MESSAGES["open a gradient"]))
+    right = fields["model"]
+    whole = right["parameters"]
+    damaged_parameters = {
+        "too long": whole + bytes(4),
+        "too short": whole[:-4],
+        "nan": struct.pack("<f", float("nan")) + whole[4:],
+        "inf": struct.pack("<f", float("inf")) + whole[4:],
+        "too large": whole[:-4] + struct.pack("<f", -64.5),
+    }
+    assert decode_request(packed(fields)) == MESSAGES["open a gradient"]
+    changed = right | network
+    if "shape" in network:
+        changed["shape"] = right["shape"] | network["shape"]
+    if network.get("parameters") in damaged_parameters:
+        changed["parameters"] = damaged_parameters[network["parameters"]]
+    with pytest.raises(ProtocolError):
+        decode_request(packed(fields | {"model": changed}))
 
 
 def test_every_message_that_exists_is_frozen() -> None:
@@ -221,7 +264,8 @@ def test_a_message_is_the_shortest_messagepack_of_its_fields(name: str) -> None:
 
 
 INNER = {
-    "open a step": ("card", "coins"),
+    "open a step": ("model", "coins"),
+    "open a gradient": ("model",),
     "join": ("announcements",),
     "begun": ("announcement",),
     "upload": ("header",),
@@ -298,7 +342,8 @@ def test_a_frozen_plan_keeps_its_digest_signature_and_price(vector: dict[str, st
     plan.require_signed()
     assert plan_toml(plan) == vector["toml"]
     price = price_of(plan, small_schema())
-    assert 0.999 * plan.privacy.epsilon < price.trained <= plan.privacy.epsilon
+    promised = price.trained if price.institution is None else price.institution
+    assert 0.999 * plan.privacy.epsilon < promised <= plan.privacy.epsilon
 
 
 def changed_line(toml: str, name: str, value: str) -> str:
@@ -343,8 +388,9 @@ def test_any_change_to_a_signed_plan_breaks_its_digest_and_signature(name: str, 
     ("name", "value"),
     [
         ("format", "1"),
-        ("format", "3"),
-        ("format", '"2"'),
+        ("format", "2"),
+        ("format", "4"),
+        ("format", '"3"'),
         ("rounds", "0"),
         ("rounds", "3.0"),
         ("rounds", "10001"),
