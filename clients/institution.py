@@ -19,6 +19,7 @@ from clients.packed_people import forget_packed
 from clients.policy import Policy
 from clients.records import EnteredPlan, Records
 from clients.releases import trusted_release
+from clients.replies import reply_of
 from clients.sessions import Sessions
 from clients.snapshot import Snapshot
 from clients.taking import Taking
@@ -33,19 +34,14 @@ from federation.errors import (
     ProtocolError,
 )
 from federation.messages import (
-    Abort,
     Accept,
     Ask,
-    Begin,
     Close,
     Closed,
     Invite,
-    Join,
     Open,
-    Refund,
     RefusalCode,
     Refuse,
-    Reply,
     Request,
     decode_request,
     encode,
@@ -57,7 +53,7 @@ from federation.privacy.entropy import Entropy
 from federation.privacy.units import Population
 from federation.schema import ROW_AS_KEY, Schema
 from federation.secure_aggregation.roster import Roster
-from federation.secure_aggregation.survivors import PeerFault, Reveal, Survivors
+from federation.secure_aggregation.survivors import PeerFault
 
 
 class Institution:
@@ -276,29 +272,7 @@ class Institution:
             return said
         if isinstance(request, Open | Ask):
             self._weighing.require_rate()
-        if isinstance(entered, LocalAnswers):
-            return encode(entered.reply(request))
-        return encode(self._reply(request, entered))
-
-    @staticmethod
-    def _reply(request: Request, sessions: Sessions) -> Reply:
-        match request:
-            case Begin():
-                return sessions.begin(request)
-            case Join():
-                return sessions.join(request)
-            case Open():
-                return sessions.open(request)
-            case Survivors():
-                return sessions.survivors(request)
-            case Reveal():
-                return sessions.reveal(request)
-            case Abort():
-                return sessions.abort(request)
-            case Refund():
-                return sessions.refund(request)
-            case _:
-                raise ProtocolError("This message belongs to no session.")
+        return encode(reply_of(entered, request))
 
     @property
     def taking(self) -> Taking:

@@ -18,8 +18,6 @@ from federation.messages import (
     Answered,
     AnswerHeader,
     Ask,
-    Reply,
-    Request,
     encode,
     numbers_digest,
 )
@@ -53,15 +51,13 @@ class LocalAnswers:
         self._records = records
         self._noise_entropy = noise_entropy
 
-    def reply(self, request: Request) -> Reply:
+    def answer(self, request: Ask) -> Answered:
         """Returns the answer to a question.
 
         Raises:
             ProtocolError: it is no question of this plan, not signed, or not in order.
             BudgetExhausted: it is not paid for.
         """
-        if not isinstance(request, Ask):
-            raise ProtocolError("A plan in local mode has no session: only questions are answered.")
         plan = self.taking.plan
         if request.plan != self.taking.digest:
             raise ProtocolError("We do not take part in this plan.")

@@ -59,5 +59,5 @@ def local_release(
         noise_keys=(noise_entropy() for _ in range(plan.steps_per_round)),
         people=lambda adam, noise_key: people(Network.of(shape, adam.vector), noise_key),
         after=after,
-        noised=lambda adam: Noised(total=np.rint(adam.vector * question.bound).astype(np.int64)),
+        numbers=lambda adam: np.rint(adam.vector * question.bound).astype(np.int64),
     )

@@ -11,8 +11,7 @@ in any order, noise is added before anything else can see the sum.
 
 There are two answers. `Masked` carries one institution's share of the noise, and nobody can read it
 alone. `LocalRelease` (local mode) can be read, so each sum that it was computed from carries all of
-the noise: the plan's variance of a share is then that of the whole, and the ledger has been charged
-for every one of those sums. What is computed from noised sums alone says no more than they do.
+the noise, and was paid for. What is computed from noised sums alone says no more than they do.
 """
 
 import math
@@ -141,7 +140,7 @@ class Gridded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noised:
-    """The sum with this institution's share of the noise, or what follows from such sums alone."""
+    """The sum with this institution's share of the noise: in local mode, with all of it."""
 
     total: NDArray[np.int64]
 
@@ -171,7 +170,7 @@ class LocalRelease:
 def answer(
     query: BoundedSum, people: Iterable[Brought], *, noise_key: bytes, masks: Masks
 ) -> Masked:
-    """Returns the one thing that may leave: clip, sum in integers, add noise, mask.
+    """Returns all that leaves under masks: clip, sum in integers, add noise, mask.
 
     Args:
         query: the question, already checked against plan, policy and ledger.
@@ -188,17 +187,18 @@ def answer(
 
 
 def release_one(query: BoundedSum, people: Iterable[Brought], *, noise_key: bytes) -> LocalRelease:
-    """Returns one sum with all of the noise in it, to be read by whoever gets it.
+    """Returns one sum with all of the noise in it.
 
     Args:
         query: of a plan in local mode, where a share of noise is all of it; paid for.
-        people: blocks of people; may be empty: noise is sent all the same.
-        noise_key: as in `answer`.
+        people: blocks of people; may be empty, as in `answer`.
+        noise_key: likewise.
 
     Raises:
         PrivacyError: as `answer`.
     """
-    return release(add_noise(sum_of(query, people), query, noise_key=noise_key))
+    noised = add_noise(sum_of(query, people), query, noise_key=noise_key)
+    return LocalRelease(numbers=noised.total)
 
 
 def release_after(
@@ -208,12 +208,11 @@ def release_after(
     noise_keys: Iterable[bytes],
     people: Callable[[_S, bytes], Iterable[Brought]],
     after: Callable[[_S, Noised], _S],
-    noised: Callable[[_S], Noised],
+    numbers: Callable[[_S], NDArray[np.int64]],
 ) -> LocalRelease:
     """Returns what follows from several noised sums, each asked about what followed from the last.
 
-    The start is public, and a noised sum is all that ever moves it: so whatever it becomes follows
-    from as many noised sums as there are keys, each of which was paid for.
+    The start is public, and noised sums are all that moves it, as many as there are keys.
 
     Args:
         query: as in `release_one`, the same for every sum.
@@ -222,7 +221,7 @@ def release_after(
         people: what people bring to the sum that is asked about a state; the key of its noise also
             decides who takes part.
         after: the state that follows from a state and a noised sum; sees nothing else.
-        noised: the last state as whole numbers, one for each cell of the question.
+        numbers: the last state as whole numbers, one for each cell of the question.
 
     Raises:
         PrivacyError: as `answer`.
@@ -231,12 +230,7 @@ def release_after(
     for noise_key in noise_keys:
         summed = sum_of(query, people(state, noise_key))
         state = after(state, add_noise(summed, query, noise_key=noise_key))
-    return release(noised(state))
-
-
-def release(noised: Noised) -> LocalRelease:
-    """Returns what was computed from sums with all of the noise in them, ready to be sent."""
-    return LocalRelease(numbers=noised.total)
+    return LocalRelease(numbers=numbers(state))
 
 
 def sum_of(query: BoundedSum, people: Iterable[Brought]) -> Gridded:

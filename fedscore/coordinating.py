@@ -15,10 +15,10 @@ from fedscore.carrying import running_superlink
 from fedscore.coordinator_files import Office
 from fedscore.machine import system_clock, system_entropy
 from fedscore.progress import Step, Trained
-from fedscore.simulation import sums_of
 from fedscore.trainings import Training, Trainings
 from server.admission import cards_of_invited
 from server.flower_driver import FlowerTransport
+from server.sums import sums_of
 from server.training import Progress, Sums, run_training
 
 _VALID_LONGER_SECONDS: Final = 60
@@ -52,7 +52,7 @@ def run_over_flower(
     plan, schema = training.plan(), training.schema()
     plan.require_signed()
     past = training.past()
-    has_begun = past.group is not None or bool(past.answers)
+    has_begun = past.group is not None or past.cut is not None or bool(past.answers)
     cards = cards_of_invited(plan, office.roster, office.cards, has_begun=has_begun)
     steps: list[Step] = []
 

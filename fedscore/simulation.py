@@ -24,21 +24,18 @@ from clients.reading import Reading
 from clients.records import Records
 from federation.canonical import public_key_of
 from federation.errors import ConfigurationError, DataError, ProtocolError
-from federation.messages import SeenHeader
 from federation.model.evaluation import Figure
 from federation.model.release import AnyRelease, load_release
-from federation.plan import Local, Plan, plan_toml
+from federation.plan import Plan, plan_toml
 from federation.population import Split
 from federation.privacy.entropy import Entropy
 from federation.schema import Schema
 from federation.secure_aggregation.roster import Member as RosterMember
 from federation.secure_aggregation.roster import Roster, roster_toml
 from federation.transcript import Transcript
-from federation.transport import Transport
 from fedscore.inspection import Member, inspect_institution, pooled
 from fedscore.machine import system_clock, system_entropy
-from server.local_sums import LocalSums
-from server.rounds import MaskedSums
+from server.sums import sums_of
 from server.training import Progress, Sums, run_training
 
 RELEASE_FILE: Final = "release.json"
@@ -274,58 +271,6 @@ def _run(
         exact=pooled([held_out for _, held_out in looked]),
         members=tuple(member for member, _ in looked),
         log=tuple(log),
-    )
-
-
-def sums_of(
-    plan: Plan,
-    schema: Schema,
-    *,
-    roster: Roster,
-    transport: Transport,
-    key: Ed25519PrivateKey,
-    entropy: Entropy,
-    transcript: Transcript,
-    seen: Mapping[str, SeenHeader],
-    keep_release: Callable[[bytes], None],
-    watch: Callable[[Progress], None],
-) -> Sums:
-    """Returns what gets the totals of a plan: masked sums, or in local mode those of each alone.
-
-    Args:
-        plan: as of both.
-        schema: likewise.
-        roster: likewise.
-        transport: likewise.
-        key: likewise.
-        entropy: of masked sums alone.
-        transcript: likewise.
-        seen: of masked sums alone.
-        keep_release: as of both.
-        watch: likewise.
-    """
-    if isinstance(plan.mode, Local):
-        return LocalSums(
-            plan=plan,
-            schema=schema,
-            roster=roster,
-            transport=transport,
-            key=key,
-            transcript=transcript,
-            keep_release=keep_release,
-            watch=watch,
-        )
-    return MaskedSums(
-        plan=plan,
-        schema=schema,
-        roster=roster,
-        transport=transport,
-        key=key,
-        entropy=entropy,
-        transcript=transcript,
-        seen=seen,
-        keep_release=keep_release,
-        watch=watch,
     )
 
 

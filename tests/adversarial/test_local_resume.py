@@ -16,8 +16,8 @@ from federation.privacy.ledger_entries import Spent
 from federation.query import Question
 from federation.transcript import Transcript
 from federation.transport import Transport
-from fedscore.simulation import sums_of
 from server.past import Past
+from server.sums import sums_of
 from server.training import run_training
 from tests.adversarial import test_restarts
 from tests.adversarial.test_restarts import Writes

@@ -19,6 +19,7 @@ from federation.transcript import Answers, Transcript, read_line
 from federation.transcript_audit import audit
 from fedscore import simulation
 from fedscore.simulation import InProcess
+from server.sums import sums_of
 from tests.federations import KEY, federation, ignore, names, roster_of
 from tests.local_mode import CARD, answered, ask, local, net
 
@@ -144,7 +145,7 @@ def test_fewer_answers_than_the_quorum_end_the_plan_and_what_is_unspent_returns(
 ) -> None:
     made = local(tmp_path, CARD, quorum=3)
     with made.seats() as seats:
-        sums = simulation.sums_of(
+        sums = sums_of(
             made.plan,
             made.schema,
             roster=roster_of(made.plan),

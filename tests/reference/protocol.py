@@ -135,6 +135,36 @@ def asked(given: dict[str, Any]) -> dict[str, Any]:
     return {"bits": bits, "context": context_of(bytes.fromhex(given["group"]), rest).hex()}
 
 
+def asked_locally(given: dict[str, Any]) -> dict[str, Any]:
+    """Returns what is signed of one question in local mode, and of one institution's answer."""
+    query = {name: given[name] for name in ("question", "columns", "share_variance")}
+    context = hashed(
+        "fedscore/local-context/1",
+        bytes.fromhex(given["plan"]),
+        hashed("fedscore/model/3", packed(as_said(given["model"]))),
+        hashed("fedscore/query/2", sorted_json(query)),
+        given["position"].to_bytes(8, "little"),
+    )
+    numbers = b"".join(int(one).to_bytes(8, "little", signed=True) for one in given["numbers"])
+    sequence, head = given["ledger"]
+    digest = hashed("fedscore/numbers/1", numbers)
+    body = framed(
+        "answered",
+        context,
+        given["institution"].encode(),
+        digest,
+        sequence.to_bytes(8, "little"),
+        head.encode(),
+    )
+    identity, coordinator = (bytes.fromhex(given[one]) for one in ("identity", "coordinator"))
+    return {
+        "context": context.hex(),
+        "asked": signed(coordinator, "fedscore/ask/1", context).hex(),
+        "numbers": digest.hex(),
+        "answered": signed(identity, "fedscore/answer/1", body).hex(),
+    }
+
+
 def as_said(model: dict[str, Any] | None) -> dict[str, Any] | None:
     """Returns a model as a message has it: the parameters of a network are bytes."""
     if model is None or "parameters" not in model:

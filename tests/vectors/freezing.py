@@ -16,6 +16,9 @@ from federation import canonical
 from federation.messages import (
     Abort,
     Accept,
+    Answered,
+    AnswerHeader,
+    Ask,
     Begin,
     Begun,
     Close,
@@ -54,7 +57,7 @@ from tests.federations import (
     small_schema,
 )
 from tests.networks import KINDS, plain_network
-from tests.vectors import masking, refusals
+from tests.vectors import local_answers, masking, refusals
 
 DIRECTORY: Final = Path(__file__).parent
 KEYS: Final = (
@@ -105,6 +108,16 @@ MESSAGES: Final[dict[str, Request | Reply]] = {
         coins=None,
         signature="ef" * 64,
     ),
+    "ask for bins": Ask(
+        plan=DIGEST, question=Question.BINS, round=0, model=None, signature="ef" * 64
+    ),
+    "ask for a gradient": Ask(
+        plan=DIGEST,
+        question=Question.GRADIENT,
+        round=2,
+        model=plain_network(small_schema()),
+        signature="",
+    ),
     "survivors": PLAYED.told(0),
     "reveal": Reveal(context=BYTES, signers=(0, 2, 300), signatures=(SIGNATURE, b"", SIGNATURE)),
     "abort": Abort(context=BYTES),
@@ -115,6 +128,17 @@ MESSAGES: Final[dict[str, Request | Reply]] = {
     "begun": Begun(session=BYTES, announcement=ANNOUNCEMENT),
     "joined": Joined(session=BYTES),
     "upload": PLAYED.collected.uploads[2],
+    "answered": Answered(
+        context=BYTES,
+        header=AnswerHeader(
+            institution="bank-00",
+            numbers=BYTES,
+            ledger_sequence=2**40,
+            ledger_head="cd" * 32,
+            signature=SIGNATURE,
+        ),
+        numbers=bytes(range(16)),
+    ),
     "set signed": SetSigned(context=BYTES, signature=SIGNATURE),
     "revealed": PLAYED.revealed()[2],
     "voted": Voted(context=BYTES, signature=SIGNATURE),
@@ -236,6 +260,7 @@ FROZEN: Final[dict[str, Callable[[], Any]]] = {
     "rosters.json": rosters,
     "sessions.json": masking.sessions,
     "contexts.json": masking.contexts,
+    "local_answers.json": local_answers.local_answers,
     "attempts.json": masking.attempts,
     "shamir.json": masking.shares,
     "merkle.json": masking.trees,

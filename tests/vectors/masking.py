@@ -323,7 +323,7 @@ def contexts() -> list[dict[str, Any]]:
                     "plan": group.terms.plan,
                     "position": asked_.position,
                     "attempt": attempt,
-                    "model": _as_said(model),
+                    "model": as_said(model),
                     "question": question.value,
                     "columns": list(asked_.query.columns),
                     "share_variance": asked_.query.share_variance,
@@ -336,7 +336,7 @@ def contexts() -> list[dict[str, Any]]:
     return found
 
 
-def _as_said(model: Model | None) -> Any:
+def as_said(model: Model | None) -> Any:
     """Returns a model as in a message, the parameters of a network in hexadecimal digits."""
     said = msgspec.json.decode(msgspec.json.encode(model))
     return said | {"parameters": model.parameters.hex()} if isinstance(model, Network) else said

@@ -95,6 +95,13 @@ def test_the_reference_finds_word_and_context_of_a_question(vector: dict[str, An
     assert protocol.asked(vector["given"]) == vector["expected"]
 
 
+@pytest.mark.parametrize("vector", load("local_answers.json"))
+def test_the_reference_signs_the_same_questions_and_answers_of_local_mode(
+    vector: dict[str, Any],
+) -> None:
+    assert protocol.asked_locally(vector["given"]) == vector["expected"]
+
+
 @pytest.mark.parametrize("vector", load("shamir.json"), ids=lambda vector: vector["name"])
 def test_the_reference_shares_the_frozen_secrets(vector: dict[str, Any]) -> None:
     secret, shares = bytes.fromhex(vector["secret"]), list(map(bytes.fromhex, vector["shares"]))
