@@ -11,8 +11,8 @@ from clients.network_gradients import NetworkGradients
 from clients.snapshot import Snapshot
 from federation.door import Layer, Products
 from federation.grid import Role
+from federation.learning import Institution, NetworkModel
 from federation.model.network import BLOCK_ROWS, Network, inputs
-from federation.plan import Institution, NetworkModel
 from federation.privacy.entropy import Keystream
 from federation.privacy.units import Population
 from federation.query import UNITS_PER_CLIP

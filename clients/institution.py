@@ -33,6 +33,7 @@ from federation.errors import (
     LedgerCorrupt,
     ProtocolError,
 )
+from federation.learning import Local
 from federation.messages import (
     Accept,
     Ask,
@@ -46,7 +47,7 @@ from federation.messages import (
     decode_request,
     encode,
 )
-from federation.plan import Local, Plan, load_plan, plan_toml
+from federation.plan import Plan, load_plan, plan_toml
 from federation.population import Split
 from federation.pricing import PlanPrice
 from federation.privacy.entropy import Entropy

@@ -9,10 +9,10 @@ from clients.audit import sample_key
 from clients.taking import Taking
 from federation import door
 from federation.door import Brought, LocalRelease, Noised
+from federation.learning import NetworkModel
 from federation.messages import Model
 from federation.model.network import LARGEST_PARAMETER, Network
 from federation.model.optimiser import Adam
-from federation.plan import NetworkModel
 from federation.privacy.entropy import Entropy
 from federation.query import BoundedSum, Question
 

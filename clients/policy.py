@@ -11,8 +11,9 @@ from typing import Final
 import msgspec
 
 from federation.errors import ConfigurationError
+from federation.learning import Mode
 from federation.messages import RefusalCode
-from federation.plan import Mode, Plan
+from federation.plan import Plan
 from federation.population import Split
 from federation.pricing import PlanPrice
 from federation.privacy.accountant import require_target, units_within

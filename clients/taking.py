@@ -12,11 +12,12 @@ from federation.canonical import Digest
 from federation.door import Brought
 from federation.errors import ProtocolError
 from federation.grid import Role
+from federation.learning import Institution, NetworkModel
 from federation.messages import Model
 from federation.model.evaluation import evaluation_contribution
 from federation.model.network import Network
 from federation.model.scorecard import AdditiveCard, count_contribution
-from federation.plan import Institution, NetworkModel, Plan
+from federation.plan import Plan
 from federation.pricing import charge_of
 from federation.privacy.ledger_entries import Refunded, Spent
 from federation.query import BoundedSum, Question

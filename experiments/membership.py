@@ -33,7 +33,8 @@ from experiments.membership_crowd import (
 )
 from experiments.one_run_audit import CONFIDENCE, least_epsilon
 from experiments.tables import markdown
-from federation.plan import NetworkModel, Plan, ScorecardModel
+from federation.learning import NetworkModel, ScorecardModel
+from federation.plan import Plan
 from federation.pricing import price_of
 from fedscore.planning import SCORECARD
 

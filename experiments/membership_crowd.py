@@ -30,11 +30,12 @@ from federation.canonical import public_key_of
 from federation.door import Brought, Products
 from federation.errors import ConfigurationError
 from federation.fits import Fit
+from federation.learning import NetworkModel, ScorecardModel
 from federation.messages import Model
 from federation.model.network import Activation, inputs
 from federation.model.scorecard import AdditiveCard, count_contribution
 from federation.model.step import Packing, Step
-from federation.plan import NetworkModel, Plan, ScorecardModel
+from federation.plan import Plan
 from federation.pricing import stddev_of_total
 from federation.privacy import discrete_gaussian
 from federation.privacy.entropy import Entropy

@@ -18,16 +18,16 @@ from experiments.division import Divided, Score, divided, score_of
 from experiments.experiment import Setting
 from experiments.tables import markdown
 from experiments.trial import Terms, made_from, plan_of, released
-from federation.model.network import Activation
-from federation.plan import (
+from federation.learning import (
     Institution,
     Joint,
     Local,
     NetworkModel,
-    Plan,
     ScorecardModel,
     ServerOptimiser,
 )
+from federation.model.network import Activation
+from federation.plan import Plan
 from federation.pricing import stddev_of_total
 from federation.schema import Schema
 from fedscore.planning import JOINT, SCORECARD
@@ -164,7 +164,7 @@ def _of_institution(data: Divided, epsilon: float) -> Terms:
         epsilon=epsilon,
         rounds=UPDATES[epsilon],
         people=data.train.num_rows,
-        most_per_institution=data.train.num_rows // 20,
+        most_per_institution=3 * data.train.num_rows // len(data.federation.tables),
         spare_attempts=0,
         mode=mode,
         model=network(data.schema, 2.0, hidden=(), rate=1.0),

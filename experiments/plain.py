@@ -26,10 +26,11 @@ from federation import door
 from federation.asking import sum_for
 from federation.door import Brought
 from federation.errors import ProtocolError
+from federation.learning import Local
 from federation.messages import Accept, Close, Invite, Model, decode_reply, encode
 from federation.model.scorecard import AdditiveCard
 from federation.model.step import Packing, Step
-from federation.plan import Local, Plan, plan_toml
+from federation.plan import Plan, plan_toml
 from federation.pricing import stddev_of_total
 from federation.privacy.entropy import Entropy
 from federation.query import BoundedSum, Question

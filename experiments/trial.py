@@ -28,18 +28,11 @@ from experiments.entropy import SeededEntropy
 from experiments.plain import plain_sums
 from federation.canonical import public_key_of
 from federation.grid import Role
+from federation.learning import Institution, Joint, Local, NetworkModel, ScorecardModel
 from federation.model.exact_auc import auc_of
 from federation.model.release import AnyRelease, require_scorecard
 from federation.model.scorecard import AdditiveCard
-from federation.plan import (
-    MOST_ROUNDS,
-    Institution,
-    Joint,
-    Local,
-    NetworkModel,
-    Plan,
-    ScorecardModel,
-)
+from federation.plan import MOST_ROUNDS, Plan
 from federation.population import Split
 from federation.pricing import noise_for
 from federation.privacy.accountant import LARGEST_EPSILON

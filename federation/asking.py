@@ -6,13 +6,15 @@ from typing import Final
 import msgspec
 
 from federation.canonical import canonical_json, hash_of
+from federation.course import cells_of
 from federation.errors import ConfigurationError, PrivacyError
 from federation.grid import Role
+from federation.learning import Local, NetworkModel, ScorecardModel
 from federation.messages import Ask, Model, Open, model_digest
 from federation.model.network import Network
 from federation.model.scorecard import AdditiveCard
-from federation.plan import Local, NetworkModel, Plan, ScorecardModel
-from federation.pricing import bins_sum, cells_of, dense_sum, evaluation_sum, step_sum
+from federation.plan import Plan
+from federation.pricing import bins_sum, dense_sum, evaluation_sum, step_sum
 from federation.query import BoundedSum, Question
 from federation.schema import Schema
 from federation.secure_aggregation.roster import Roster

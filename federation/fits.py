@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 
 from federation.errors import ConfigurationError
 from federation.grid import FeatureGrid, Role
+from federation.learning import Institution, Joint, Local, NetworkModel, ServerOptimiser
 from federation.messages import Model
 from federation.model.binning import evidence
 from federation.model.card_fit import CardFit
 from federation.model.fitting import FitSettings
 from federation.model.network import Network, Shape, start
 from federation.model.network_fit import NetworkFit, Step
-from federation.plan import Institution, Joint, Local, NetworkModel, Plan, ServerOptimiser
+from federation.plan import Plan
 from federation.pricing import stddev_of_total
 from federation.query import Question
 from federation.schema import Schema

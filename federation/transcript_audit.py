@@ -24,8 +24,9 @@ from federation.asking import (
 )
 from federation.errors import ConfigurationError, FedscoreError, ProtocolError
 from federation.followed import Models, query_of
+from federation.learning import Local
 from federation.model.release import AnyRelease
-from federation.plan import Local, Plan, load_plan
+from federation.plan import Plan, load_plan
 from federation.query import Question
 from federation.schema import Schema
 from federation.secure_aggregation.roster import Roster, load_roster

@@ -7,20 +7,9 @@ from datetime import datetime, timedelta
 import msgspec
 
 from federation.errors import ConfigurationError
+from federation.learning import Institution, Joint, Local, NetworkModel, ScorecardModel
 from federation.model.score_scale import ScoreScale
-from federation.plan import (
-    FORMAT,
-    UNSIGNED,
-    Institution,
-    Joint,
-    Local,
-    NetworkModel,
-    Participation,
-    People,
-    Plan,
-    ScorecardModel,
-    Target,
-)
+from federation.plan import FORMAT, UNSIGNED, Participation, People, Plan, Target
 from federation.pricing import noise_for, price_of
 from federation.schema import Schema
 

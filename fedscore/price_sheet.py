@@ -8,11 +8,13 @@ import msgspec
 import numpy as np
 from scipy.stats import binom
 
+from federation.course import Events
 from federation.errors import ProtocolError
+from federation.learning import Institution, NetworkModel, ScorecardModel
 from federation.model.evaluation import BANDS, band_edges, quality
 from federation.model.score_scale import ScoreScale
-from federation.plan import UNSIGNED, Institution, NetworkModel, Plan, ScorecardModel
-from federation.pricing import Events, price_of, stddev_of_total
+from federation.plan import UNSIGNED, Plan
+from federation.pricing import price_of, stddev_of_total
 from federation.privacy.units import Population
 from federation.query import Question, sensitivity_squared
 from federation.schema import Schema

@@ -18,8 +18,8 @@ import msgspec
 
 from federation.errors import ConfigurationError
 from federation.grid import Role
+from federation.learning import Institution, Joint, Local, NetworkModel, ScorecardModel
 from federation.model.network import Activation
-from federation.plan import Institution, Joint, Local, NetworkModel, ScorecardModel
 from federation.schema import Schema
 
 

@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.grid import FeatureGrid, Role
+from federation.learning import Local
 from federation.model.evaluation import BANDS, quality
 from federation.model.network_release import NetworkRelease
 from federation.model.release import Release
 from federation.model.scoring import scorer_of
 from federation.model.signed_release import GroupQuality, ParityVector, Report, Statement
-from federation.plan import Local, Plan
+from federation.plan import Plan
 from federation.pricing import PlanPrice
 from federation.schema import ROW_AS_KEY, Schema
 

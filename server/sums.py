@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from federation.learning import Local
 from federation.messages import SeenHeader
-from federation.plan import Local, Plan
+from federation.plan import Plan
 from federation.privacy.entropy import Entropy
 from federation.schema import Schema
 from federation.secure_aggregation.roster import Roster

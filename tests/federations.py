@@ -33,9 +33,9 @@ from experiments.entropy import SeededEntropy
 from federation import door
 from federation.asking import sum_for
 from federation.canonical import Digest, public_key_of
+from federation.learning import Institution as InstitutionMode
 from federation.messages import Accept, Invite, Reply, Request, decode_reply, encode
 from federation.model.scorecard import AdditiveCard
-from federation.plan import Institution as InstitutionMode
 from federation.plan import Plan, plan_toml
 from federation.privacy.entropy import Entropy
 from federation.query import Question

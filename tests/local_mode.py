@@ -8,9 +8,9 @@ import numpy as np
 
 from federation import canonical
 from federation.asking import ASK_LABEL, asking_locally
+from federation.learning import Local, NetworkModel, ScorecardModel
 from federation.messages import Answered, Ask, Model
 from federation.model.network import Activation, Network, Shape
-from federation.plan import Local, NetworkModel, ScorecardModel
 from federation.query import Question
 from tests.federations import KEY, Federation, Seat, federation, flat_card
 

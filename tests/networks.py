@@ -8,19 +8,19 @@ import numpy as np
 from hypothesis import strategies as st
 
 from federation.grid import FeatureGrid, Role
-from federation.messages import Model
-from federation.model.attributions import population_mean
-from federation.model.network import NO_BIN, Activation, Network, Shape
-from federation.model.network_release import NetworkRelease
-from federation.plan import (
+from federation.learning import (
     Institution,
     Joint,
     Local,
     NetworkModel,
-    Plan,
     ScorecardModel,
     ServerOptimiser,
 )
+from federation.messages import Model
+from federation.model.attributions import population_mean
+from federation.model.network import NO_BIN, Activation, Network, Shape
+from federation.model.network_release import NetworkRelease
+from federation.plan import Plan
 from federation.pricing import price_of
 from federation.query import Question
 from federation.schema import Schema

@@ -18,16 +18,8 @@ from hypothesis import strategies as st
 
 from clients.policy import Policy
 from federation.errors import ConfigurationError, PrivacyError
-from federation.plan import (
-    Joint,
-    Noise,
-    Participation,
-    Plan,
-    ScorecardModel,
-    Target,
-    load_plan,
-    plan_toml,
-)
+from federation.learning import Joint, ScorecardModel
+from federation.plan import Noise, Participation, Plan, Target, load_plan, plan_toml
 from federation.pricing import noise_for, price_of
 from federation.privacy import accountant
 from federation.privacy.accountant import (

@@ -21,10 +21,11 @@ from clients.ledger import Head, Ledger
 from clients.snapshot import Snapshot
 from experiments.entropy import SeededEntropy
 from federation import door, pricing
+from federation.course import Course
 from federation.door import Clipped, Contribution
 from federation.plan import Participation, Plan
 from federation.population import Split, held_out
-from federation.pricing import Course, price_of
+from federation.pricing import price_of
 from federation.privacy.discrete_gaussian import sample
 from federation.privacy.ledger_entries import Spent
 from federation.privacy.units import Population
