@@ -191,11 +191,8 @@ def release_one(query: BoundedSum, people: Iterable[Brought], *, noise_key: byte
 
     Args:
         query: of a plan in local mode, where a share of noise is all of it; paid for.
-        people: blocks of people; may be empty, as in `answer`.
+        people: as in `answer`, and so are errors.
         noise_key: likewise.
-
-    Raises:
-        PrivacyError: as `answer`.
     """
     noised = add_noise(sum_of(query, people), query, noise_key=noise_key)
     return LocalRelease(numbers=noised.total)
@@ -222,9 +219,6 @@ def release_after(
             decides who takes part.
         after: the state that follows from a state and a noised sum; sees nothing else.
         numbers: the last state as whole numbers, one for each cell of the question.
-
-    Raises:
-        PrivacyError: as `answer`.
     """
     state = start
     for noise_key in noise_keys:
