@@ -187,15 +187,9 @@ def answer(
 
 
 def release_one(query: BoundedSum, people: Iterable[Brought], *, noise_key: bytes) -> LocalRelease:
-    """Returns one sum with all of the noise in it.
+    """Returns one sum of a plan in local mode: a share of its noise is all of it.
 
-    Args:
-        query: of a plan in local mode, where a share of noise is all of it; paid for.
-        people: blocks of people; may be empty, as in `answer`.
-        noise_key: likewise.
-
-    Raises:
-        PrivacyError: as `answer`.
+    Arguments and errors are those of `answer`.
     """
     noised = add_noise(sum_of(query, people), query, noise_key=noise_key)
     return LocalRelease(numbers=noised.total)

@@ -5,7 +5,6 @@ that its price follows from integers and no two machines can disagree about it.
 """
 
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Final
 
 import msgspec
@@ -15,12 +14,32 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from federation import canonical
 from federation.canonical import Digest
 from federation.errors import ConfigurationError, PrivacyError, ProtocolError
-from federation.model.network import Activation
+from federation.kinds import (
+    MOST_STEPS,
+    Institution,
+    Joint,
+    Local,
+    Mode,
+    NetworkModel,
+    ScorecardModel,
+    ServerOptimiser,
+)
 from federation.model.score_scale import ScoreScale
 from federation.population import Split
 from federation.privacy.accountant import require_target
 from federation.privacy.events import LEAST_SHARE_VARIANCE
-from federation.query import LONGEST_SUM, Question
+from federation.query import Question
+
+__all__ = [
+    "MOST_STEPS",
+    "Institution",
+    "Joint",
+    "Local",
+    "Mode",
+    "NetworkModel",
+    "ScorecardModel",
+    "ServerOptimiser",
+]  # of federation.kinds, beside what is defined here: they are written in a plan
 
 PLAN_LABEL: Final = "fedscore/plan/3"
 FORMAT: Final = 3
@@ -28,24 +47,6 @@ UNSIGNED: Final = ""
 MOST_ROUNDS: Final = 10_000
 MOST_INSTITUTIONS: Final = 400
 LONGEST_PLAN: Final = 2**20
-MOST_STEPS: Final = 1_000
-
-
-def _require(holds: bool, rule: str) -> None:
-    if not holds:
-        raise ConfigurationError(f"Expected {rule}.")
-
-
-class Mode(StrEnum):
-    """Who is protected, and by whose noise; each has settings of its own below."""
-
-    JOINT = "joint"
-    LOCAL = "local"
-    INSTITUTION = "institution"
-
-
-class _Tagged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One of several kinds of a setting; `type` in the file says which."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,91 +67,6 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         require_target(self.epsilon_coordinator_alone, self.delta)
         if self.epsilon_coordinator_alone > self.epsilon:
             raise PrivacyError("Expected epsilon_coordinator_alone to be at most epsilon.")
-
-
-class Joint(_Tagged, frozen=True, kw_only=True, tag="joint"):
-    """One national noise, drawn in shares, under secure aggregation; protects each person."""
-
-
-class Local(_Tagged, frozen=True, kw_only=True, tag="local"):
-    """Every institution adds all of the noise itself; needs no secure aggregation.
-
-    Attributes:
-        steps: of training that an institution takes at home before it answers a round, 1 to 1000;
-            1 for a scorecard.
-    """
-
-    steps: int
-
-    def __post_init__(self) -> None:
-        _require(1 <= self.steps <= MOST_STEPS, f"mode.steps={self.steps} in [1, {MOST_STEPS}]")
-
-
-class Institution(_Tagged, frozen=True, kw_only=True, tag="institution"):
-    """An institution's whole update is clipped and noised as a unit, under secure aggregation.
-
-    Attributes:
-        steps: of gradient descent that an institution takes at home for one update, 1 to 1000.
-        step_length: of them, > 0.
-        proximal: weight of the squared distance from the national model at home, >= 0: FedProx (Li
-            et al. 2020); 0 is FedAvg's.
-        optimiser: what the coordinator does with the mean update.
-    """
-
-    steps: int
-    step_length: float
-    proximal: float
-    optimiser: "ServerOptimiser"
-
-    def __post_init__(self) -> None:
-        _require(1 <= self.steps <= MOST_STEPS, f"mode.steps={self.steps} in [1, {MOST_STEPS}]")
-        _require(0 < self.step_length < 1e6, f"mode.step_length={self.step_length} in (0, 1e6)")
-        _require(0 <= self.proximal < 1e6, f"mode.proximal={self.proximal} in [0, 1e6)")
-
-
-class ServerOptimiser(StrEnum):
-    """What becomes of a mean update: added (McMahan et al. 2017), or Adam (Reddi et al. 2021)."""
-
-    FEDAVG = "fedavg"
-    FEDADAM = "fedadam"
-
-
-class ScorecardModel(_Tagged, frozen=True, kw_only=True, tag="scorecard"):
-    """A scorecard, fitted from residuals."""
-
-
-class NetworkModel(_Tagged, frozen=True, kw_only=True, tag="network"):
-    """A network over bins and numbers, trained by clipped gradients or updates.
-
-    Attributes:
-        hidden: widths of the layers of the deep part, none for a purely additive score.
-        activation: between them.
-        clip: L2 norm that one person's gradient (of the loss, in log-odds) or, in institution mode,
-            one institution's update is cut to, > 0.
-        sampling_rate: q in (0, 1]: each person takes part in a step with this probability.
-        learning_rate: of the optimiser, > 0.
-        most_parameters: no round asks for a longer vector than this, 1 to 2^24.
-    """
-
-    hidden: tuple[int, ...]
-    activation: Activation
-    clip: float
-    sampling_rate: float
-    learning_rate: float
-    most_parameters: int
-
-    def __post_init__(self) -> None:
-        _require(
-            1 <= self.most_parameters <= LONGEST_SUM,
-            f"model.most_parameters={self.most_parameters} in [1, 2^24]",
-        )
-        _require(
-            len(self.hidden) <= 4 and all(1 <= width <= 512 for width in self.hidden),
-            "model.hidden of at most 4 widths in [1, 512]",
-        )
-        _require(0 < self.clip < 1e6, f"model.clip={self.clip} in (0, 1e6)")
-        _require(0 < self.sampling_rate <= 1, f"model.sampling_rate={self.sampling_rate} in (0, 1]")
-        _require(0 < self.learning_rate < 1e3, f"model.learning_rate={self.learning_rate} > 0")
 
 
 class Noise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

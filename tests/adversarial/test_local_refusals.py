@@ -239,7 +239,7 @@ def test_the_context_of_a_question_differs_with_whatever_it_binds(made: Federati
 
 
 def test_a_question_beyond_the_rate_is_refused_for_now_and_later_answered(tmp_path: Path) -> None:
-    made = local(tmp_path, CARD, policy={"modes": ("local",), "rounds_per_hour": 1})
+    made = local(tmp_path, CARD, policy={"rounds_per_hour": 1})
     with made.seats() as seats:
         seat = seats[ONE]
         seat.accept(made.plan)
