@@ -2,16 +2,26 @@
 
 from typing import Any, Final
 
-from experiments import gradient_steps, live_report, mask_report, plots, tables
+from experiments import (
+    flower_simulation,
+    gradient_steps,
+    live_report,
+    mask_report,
+    membership,
+    plots,
+    tables,
+)
 from experiments.bank_results import Banks
 from experiments.banks import run_banks
 from experiments.comparison import Comparison, run_comparison
 from experiments.confirmation import Confirmation, run_confirmation
 from experiments.datasets import GMSC, TAIWAN
 from experiments.experiment import Experiment
+from experiments.flower_simulation import FlowerSimulation, run_flower_simulation
 from experiments.gradient_steps import GradientSteps, run_gradient_steps
 from experiments.live_rounds import LiveRounds, run_live_rounds
 from experiments.masks import MaskCosts, run_masks
+from experiments.membership import Membership, run_membership
 from experiments.rounds import Rounds, run_rounds
 from experiments.scale import Scale, run_scale
 from experiments.sources import Sources, run_sources
@@ -124,6 +134,28 @@ LIVE_ROUNDS: Final = Experiment(
     plot=live_report.plot,
 )
 
+MEMBERSHIP: Final = Experiment(
+    name="membership",
+    question="Can whoever sees every opened sum tell who took part?",
+    minutes=2,
+    kind=Membership,
+    run=run_membership,
+    answer=membership.answer,
+    tables={"membership": membership.table},
+    plot=membership.plot,
+)
+
+FLOWER_SIMULATION: Final = Experiment(
+    name="flower_simulation",
+    question="How fast is a simulated round, beside Flower's simulation engine?",
+    minutes=6,
+    kind=FlowerSimulation,
+    run=run_flower_simulation,
+    answer=flower_simulation.answer,
+    tables={"flower_simulation": flower_simulation.table},
+    plot=flower_simulation.plot,
+)
+
 GRADIENT_STEPS: Final = Experiment(
     name="gradient_steps",
     question="What does a step of training a network cost, beside one without privacy?",
@@ -148,6 +180,8 @@ EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
         SOURCES,
         MASKS,
         LIVE_ROUNDS,
+        MEMBERSHIP,
+        FLOWER_SIMULATION,
         GRADIENT_STEPS,
     )
 }

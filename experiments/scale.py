@@ -29,7 +29,8 @@ from experiments.experiment import Setting
 from experiments.nation import BEHAVIOUR, COMMON, REPAYMENT, nation
 from experiments.plain import plain_sums
 from federation.canonical import public_key_of
-from federation.schema import load_schema
+from federation.plan import Plan
+from federation.schema import Schema, load_schema
 from fedscore.bench import peak_bytes
 from fedscore.dealing import deal_table
 from fedscore.machine import system_clock
@@ -39,7 +40,7 @@ from fedscore.simulation import simulate
 SIZES: Final[tuple[int, ...]] = (10, 30, 100, 400)
 ROUNDS: Final = 30
 PEOPLE_EACH: Final = 500
-_KEY: Final = Ed25519PrivateKey.from_private_bytes(bytes(32))
+KEY: Final = Ed25519PrivateKey.from_private_bytes(bytes(32))
 
 
 class OfSize(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,36 +95,10 @@ def run_scale(setting: Setting) -> Scale:
 
 def measured(institutions: int, rounds: int) -> OfSize:
     """Returns what one federation of made-up people takes in this process."""
-    schema = load_schema((SCHEMAS / "nation.toml").read_text())
-    people = institutions * PEOPLE_EACH
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
-        table = directory / "everybody.parquet"
-        blocks = (
-            block.table(np.ones(block.people, np.bool_), COMMON + BEHAVIOUR + REPAYMENT)
-            for block in nation(people, seed=0)
-        )
-        pq.write_table(pa.concat_tables(blocks), table)
-        plan = new_plan(
-            schema=schema,
-            name="scale",
-            federation="scale",
-            purpose="scale",
-            coordinator=public_key_of(_KEY),
-            invited=tuple(f"bank-{number:03}" for number in range(institutions)),
-            quorum=institutions * 3 // 4,
-            colluders=1,
-            spare_attempts=2,
-            rounds=rounds,
-            people=people,
-            most_per_institution=2 * PEOPLE_EACH,
-            held_out_fraction=0.25,
-            epsilon=1.0,
-            delta=default_delta(people),
-            valid_from=datetime.fromtimestamp(system_clock(), UTC),
-            days=1,
-            salt="0" * 64,
-        ).signed(_KEY)
+        schema, table = made_up(directory, institutions)
+        plan = plan_of_size(schema, institutions, rounds)
         entropy = SeededEntropy("scale")
         started, cpu = time.perf_counter(), time.process_time()
         (directory / "dealt").mkdir()
@@ -131,7 +106,7 @@ def measured(institutions: int, rounds: int) -> OfSize:
             plan=plan,
             schema=schema,
             members=deal_table(plan, schema, table, directory / "dealt"),
-            key=_KEY,
+            key=KEY,
             out=directory / "run",
             watch=lambda _: None,
             inspect=False,
@@ -141,9 +116,45 @@ def measured(institutions: int, rounds: int) -> OfSize:
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     return OfSize(
         institutions=institutions,
-        people=people,
+        people=institutions * PEOPLE_EACH,
         setting_up=seconds - done.seconds,
         training=done.seconds,
         cpu=cpu,
         peak_bytes=peak_bytes(),
     )
+
+
+def made_up(directory: Path, institutions: int) -> tuple[Schema, Path]:
+    """Returns a schema and a table, written there, of 500 made-up people for each institution."""
+    table = directory / "everybody.parquet"
+    blocks = (
+        block.table(np.ones(block.people, np.bool_), COMMON + BEHAVIOUR + REPAYMENT)
+        for block in nation(institutions * PEOPLE_EACH, seed=0)
+    )
+    pq.write_table(pa.concat_tables(blocks), table)
+    return load_schema((SCHEMAS / "nation.toml").read_text()), table
+
+
+def plan_of_size(schema: Schema, institutions: int, rounds: int) -> Plan:
+    """Returns a signed plan: three in four must answer, a quarter of the people is held out."""
+    people = institutions * PEOPLE_EACH
+    return new_plan(
+        schema=schema,
+        name="scale",
+        federation="scale",
+        purpose="scale",
+        coordinator=public_key_of(KEY),
+        invited=tuple(f"bank-{number:03}" for number in range(institutions)),
+        quorum=institutions * 3 // 4,
+        colluders=1,
+        spare_attempts=2,
+        rounds=rounds,
+        people=people,
+        most_per_institution=2 * PEOPLE_EACH,
+        held_out_fraction=0.25,
+        epsilon=1.0,
+        delta=default_delta(people),
+        valid_from=datetime.fromtimestamp(system_clock(), UTC),
+        days=1,
+        salt="0" * 64,
+    ).signed(KEY)

@@ -55,8 +55,11 @@ def test_a_result_of_another_version_says_what_to_run(monkeypatch, tmp_path, cap
 @pytest.mark.parametrize(
     "name",
     [
-        # Real processes: `make soak` runs it, and test_live.py has such a round.
-        pytest.param(name, marks=pytest.mark.soak if name == "live_rounds" else ())
+        # Real processes: `make soak` runs it, and test_live.py has such a round. Ray: an extra that
+        # only this experiment needs.
+        pytest.param(
+            name, marks=pytest.mark.soak if name in ("live_rounds", "flower_simulation") else ()
+        )
         for name in EXPERIMENTS
     ],
 )
@@ -65,6 +68,8 @@ def test_a_small_version_of_every_experiment_runs_without_any_data(
 ):
     if name == "sources":
         outside.require("postgresql")
+    if name == "flower_simulation":
+        pytest.importorskip("ray")
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr(experiment, "OUTPUT", tmp_path)
     found, plot = EXPERIMENTS[name].execute(quick=True, cache=Cache(tmp_path / "cache"))

@@ -31,24 +31,27 @@ KIND_OF = {
 
 
 @pytest.mark.parametrize(
-    ("rows_each", "kind"),
+    ("rows_each", "kind", "charged"),
     [
-        (1, "a scorecard, joint"),
-        (3, "a scorecard, joint"),
-        (1, "a network, joint"),
-        (3, "a network, joint, sampled"),
-        (1, "a network, institution"),
+        (1, "a scorecard, joint", True),
+        (3, "a scorecard, joint", True),
+        (1, "a scorecard, joint", False),
+        (3, "a scorecard, joint", False),
+        (1, "a network, joint", True),
+        (3, "a network, joint, sampled", True),
+        (1, "a network, institution", True),
     ],
 )
 def test_a_masked_and_a_plain_training_give_the_same_release_byte_for_byte(
-    tmp_path, rows_each, kind
+    tmp_path, rows_each, kind, charged
 ):
     built = federation(
         tmp_path, rows_each=rows_each, not_held={"bank-02": ("late",)}, **KINDS[kind]
     )
     built.run(noise_entropy=SeededEntropy(5), out="masked")
     noise = SeededEntropy(5)
-    plain = built.run(noise_entropy=noise, plain=plain_sums(noise), out="plain")
+    sums = plain_sums(noise, charged=charged)
+    plain = built.run(noise_entropy=noise, plain=sums, out="plain")
     masked = (tmp_path / "masked" / "release.json").read_bytes()
     assert masked == (tmp_path / "plain" / "release.json").read_bytes()
     about_persons = 0 if kind == "a network, institution" else 2  # bins and evaluation
