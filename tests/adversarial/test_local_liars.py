@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.entropy import SeededEntropy
-from federation.errors import ConfigurationError
+from federation.errors import ConfigurationError, ProtocolError
 from federation.messages import (
     Answered,
     Ask,
@@ -140,6 +140,23 @@ def test_an_answer_that_does_not_fit_is_not_added_and_its_owner_is_named_and_ask
     assert step.faults == ()
     again = sums(fed, transport, Transcript(transcript.content()))
     assert LIAR in again._gone, "the next process does not ask it either"
+
+
+def test_a_plan_that_ends_for_want_of_an_answer_that_fits_names_its_owner_once(
+    tmp_path: Path,
+) -> None:
+    fed = local(tmp_path, CARD, people=20, quorum=4)
+    transcript = Transcript()
+    with fed.seats() as seats:
+        transport = Lying(in_process(seats), LIES["no signature"], Question.BINS)
+        asking = sums(fed, transport, transcript)
+        asking.begin()
+        with pytest.raises(ProtocolError, match="3 institutions answered, the quorum is 4"):
+            asking.ask(Question.BINS, round_=0, model=None)
+        assert transport.asked.count((LIAR, Question.BINS, 0)) == 1
+    (line,) = (line for line in transcript.lines() if isinstance(line, Answers))
+    assert [fault.institution for fault in line.faults] == [LIAR]
+    assert line.total == ()
 
 
 def test_parameters_beyond_their_public_bound_are_not_averaged(tmp_path: Path) -> None:

@@ -147,7 +147,9 @@ def test_a_question_is_answered_once_and_the_same_bytes_get_the_same_bytes(
 def test_an_earlier_round_and_a_second_count_are_refused(made: Federation, seat: Seat) -> None:
     answered(seat, ask(made, Question.BINS))
     answered(seat, ask(made, Question.STEP, round_=1))
-    require_refused(seat, ask(made, Question.STEP, round_=0))
+    late = ask(made, Question.STEP, round_=0)
+    require_refused(seat, late)
+    assert seat.records.attempt(asking_locally(made.plan, made.schema, late).context) is None
     answered(seat, ask(made, Question.STEP, round_=2))
     answered(seat, ask(made, Question.EVALUATION))
     other = msgspec.structs.replace(flat_card(made.schema), base=1)
