@@ -8,6 +8,7 @@ from experiments import (
     live_report,
     mask_report,
     membership,
+    networks,
     plots,
     tables,
 )
@@ -22,6 +23,7 @@ from experiments.gradient_steps import GradientSteps, run_gradient_steps
 from experiments.live_rounds import LiveRounds, run_live_rounds
 from experiments.masks import MaskCosts, run_masks
 from experiments.membership import Membership, run_membership
+from experiments.networks import Networks, run_networks
 from experiments.rounds import Rounds, run_rounds
 from experiments.scale import Scale, run_scale
 from experiments.sources import Sources, run_sources
@@ -167,6 +169,17 @@ GRADIENT_STEPS: Final = Experiment(
     plot=gradient_steps.plot,
 )
 
+NETWORKS: Final = Experiment(
+    name="networks",
+    question="What do networks and the other two modes of privacy give?",
+    minutes=50,
+    kind=Networks,
+    run=run_networks,
+    answer=networks.answer,
+    tables={"networks": networks.table},
+    plot=networks.plot,
+)
+
 # Experiments differ in the type of their result, which their own functions agree on.
 EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
     one.name: one
@@ -180,6 +193,7 @@ EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
         SOURCES,
         MASKS,
         LIVE_ROUNDS,
+        NETWORKS,
         MEMBERSHIP,
         FLOWER_SIMULATION,
         GRADIENT_STEPS,

@@ -45,7 +45,10 @@ ROUNDS_OF_CARD: Final = 20
 ROUNDS_OF_NETWORK: Final = 40
 LOCAL_ROUNDS: Final = 10
 LOCAL_STEPS: Final = 4
-UPDATES: Final = 5
+UPDATES: Final = {1.0: 2, 8.0: 5}
+"""Rounds of institution mode at each epsilon: its noise allows few."""
+
+STEP_LENGTHS: Final = {GMSC.name: 2.0, TAIWAN.name: 1.0, SBA.name: 1.0}
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,15 +154,20 @@ def _of_persons(data: Divided, epsilons: tuple[float, ...], *, quick: bool) -> I
 
 
 def _of_institution(data: Divided, epsilon: float) -> Terms:
-    mode = Institution(steps=20, step_length=2.0, proximal=0.1, optimiser=ServerOptimiser.FEDAVG)
+    mode = Institution(
+        steps=30,
+        step_length=STEP_LENGTHS[data.dataset.name],
+        proximal=0.0,
+        optimiser=ServerOptimiser.FEDAVG,
+    )
     return Terms(
         epsilon=epsilon,
-        rounds=UPDATES,
+        rounds=UPDATES[epsilon],
         people=data.train.num_rows,
         most_per_institution=data.train.num_rows // 20,
         spare_attempts=0,
         mode=mode,
-        model=network(data.schema, 1.0, hidden=(), rate=1.0),
+        model=network(data.schema, 2.0, hidden=(), rate=1.0),
     )
 
 

@@ -42,6 +42,7 @@ from federation.plan import (
 )
 from federation.population import Split
 from federation.pricing import noise_for
+from federation.privacy.accountant import LARGEST_EPSILON
 from federation.privacy.units import Population
 from federation.schema import Schema
 from fedscore.machine import system_clock
@@ -187,6 +188,8 @@ def train(federation: Federation, terms: Terms, noise_seed: int) -> Trained:
 def released(federation: Federation, terms: Terms, noise_seed: int) -> Simulation:
     """Runs a whole training of any model and returns what came of it."""
     plan = plan_of(federation, terms).signed(_KEY)
+    # An institution's epsilon is promised there, and a person's, which is larger, is charged.
+    limit = LARGEST_EPSILON if isinstance(terms.mode, Institution) else terms.epsilon
     policy = Policy(
         coordinator=plan.coordinator,
         approved_peers=Peers.ROSTER,
@@ -200,9 +203,9 @@ def released(federation: Federation, terms: Terms, noise_seed: int) -> Simulatio
         longest_validity_days=3650,
         rounds_per_hour=MOST_ROUNDS,
         delta=DELTA,
-        epsilon_per_plan=terms.epsilon,
-        epsilon_per_year=terms.epsilon,
-        epsilon_lifetime=terms.epsilon,
+        epsilon_per_plan=limit,
+        epsilon_per_year=limit,
+        epsilon_lifetime=limit,
     )
     members = tuple(
         Configuration(

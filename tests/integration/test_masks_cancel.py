@@ -9,19 +9,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
+from clients.audit import PASSED
 from experiments.entropy import SeededEntropy
 from experiments.plain import plain_sums
+from federation.asking import positions_of
 from federation.messages import Open
 from federation.query import Question
 from federation.secure_aggregation.survivors import Revealed, SetSigned
 from federation.secure_aggregation.upload import Upload
 from federation.secure_aggregation.words import from_words, to_words, word_type
 from server.training import Total
-from tests.exchanges import Table, Wire, losing, masked_sums, silent
-from tests.federations import Federation, Seat, federation
+from tests.exchanges import Table, Wire, losing, masked_sums, silent, train
+from tests.federations import KEY, Federation, Seat, federation, in_process
 from tests.networks import KINDS, model_for
 
 KIND_OF = {
@@ -163,3 +166,25 @@ def test_no_upload_is_the_sum_that_it_masks_not_even_without_one_of_the_masks(tm
     # Nor do pair masks alone cancel: each institution's own mask is still on.
     together = sum(np.frombuffer(one.words, dtype=word_type(bits)) for one in uploads.values())
     assert np.abs(from_words(together)).max() > 2**28  # 600 people and noise are below 2**26
+
+
+@pytest.mark.parametrize(
+    ("rows_each", "kind"),
+    [
+        (1, "a network, joint"),
+        (3, "a network, joint, sampled"),
+        (1, "a network, institution"),
+    ],
+)
+def test_every_audit_of_an_answer_about_a_network_repeats_it(tmp_path, rows_each, kind):
+    """Who was sampled follows from the committed key of the noise, and so can be repeated."""
+    built = federation(tmp_path, rows_each=rows_each, **KINDS[kind])
+    audited = msgspec.structs.replace(built.plan.participation, audited_share=1.0)
+    plan = msgspec.structs.replace(built.plan, participation=audited).signed(KEY)
+    built = replace(built, plan=plan)
+    with built.seats() as seats:
+        train(built, in_process(seats))
+        for seat in seats.values():
+            told = [line for line in seat.log if line.startswith("audit of ")]
+            assert len(told) == len(positions_of(plan))
+            assert all(line.endswith(PASSED) for line in told)

@@ -130,8 +130,8 @@ def test_an_earlier_round_or_attempt_is_never_answered_late(one):
         (Question.BINS, {"attempt": 2}),
         (Question.BINS, {"attempt": -1}),
         (Question.EVALUATION, {"attempt": 2}),
-        (Question.STEP, {"model": None}),
-        (Question.EVALUATION, {"model": None}),
+        (Question.STEP, {"card": None}),
+        (Question.EVALUATION, {"card": None}),
     ],
 )
 def test_what_the_plan_does_not_ask_is_refused_and_costs_nothing(one, question, changes):

@@ -35,6 +35,7 @@ from tests.federations import (
     small_table,
     wide_schema,
 )
+from tests.networks import KINDS
 from tests.privacy.reference_price import units_owed
 
 
@@ -61,11 +62,10 @@ def losing_uploads(
 
 
 def in_plan_order(fed: Federation) -> list[tuple[str, int]]:
-    return [
-        ("bins", 0),
-        *(("step", number) for number in range(fed.plan.rounds)),
-        ("evaluation", 0),
-    ]
+    training = [(fed.plan.training_question.value, number) for number in range(fed.plan.rounds)]
+    if fed.plan.training_question is Question.UPDATE:  # counts are about single persons
+        return training
+    return [("bins", 0), *training, ("evaluation", 0)]
 
 
 def check_log(fed: Federation, ledger: Ledger, *, closed: bool = True) -> None:
@@ -102,7 +102,8 @@ def check_log(fed: Federation, ledger: Ledger, *, closed: bool = True) -> None:
         if later.attempt > 0:
             again = (later.question, later.round, later.attempt)
             assert again == (earlier.question, earlier.round, earlier.attempt + 1)
-            assert later.question == "step" or (*again[:2], earlier.attempt) in back
+            is_training = later.question == fed.plan.training_question
+            assert is_training or (*again[:2], earlier.attempt) in back
     for population in Population:
         total = sum(
             one.units
@@ -233,6 +234,39 @@ def test_the_executed_log_is_a_prefix_of_the_plan_with_at_most_its_retries(
             assert len(retried) == min(spare, failures)
             back = [one for one in entries(seat.ledger) if isinstance(one, Refunded)]
             assert len(back) == (min(failures, spare + 1) if votes else 0)
+
+
+@pytest.mark.parametrize("votes", [True, False])
+@pytest.mark.parametrize(
+    "kind", ["a network, joint", "a network, joint, sampled", "a network, institution"]
+)
+def test_a_network_is_charged_like_a_scorecard_but_sampled_rounds_are_never_given_back(
+    tmp_path: Path, kind: str, votes: bool
+) -> None:
+    fed = federation(tmp_path, **KINDS[kind])
+    training = fed.plan.training_question
+
+    def lost(name: str, question: Question, round_: int, attempt: int) -> bool:
+        return name == "bank-01" and question is training and (round_, attempt) == (1, 0)
+
+    with fed.seats() as seats:
+        train(fed, Wire(seats, losing_uploads(lost, votes=votes)))
+        price = price_of(fed.plan, fed.schema).price
+        for seat in seats.values():
+            check_log(fed, seat.ledger)
+            assert [one.attempt for one in spent(seat.ledger)].count(1) == 1
+            back = [one for one in entries(seat.ledger) if isinstance(one, Refunded)]
+            assert len(back) == (votes and "sampled" not in kind)
+            charged = seat.ledger.balance(fed.members[0].policy.limits)
+            units = {one.units for one in spent(seat.ledger) if one.question == training.value}
+            assert charged.held_out.charged_lifetime == price.held_out
+            if "sampled" in kind:  # the whole training, and its retry, are paid
+                assert charged.trained.charged_lifetime == price.trained
+                assert min(units) == 1
+            else:
+                each = units.pop()
+                assert not units
+                assert charged.trained.charged_lifetime == price.trained - each * len(back)
 
 
 @pytest.mark.parametrize("question", [Question.BINS, Question.EVALUATION])
