@@ -134,20 +134,23 @@ class _Plain(Sums):
             and query.question is Question.STEP
             and not self._charged
         ):
-            people = door.sum_of(query, self._everybody(model))
+            total = door.sum_of(query, self._everybody(model)).total.copy()
         else:
-            people = door.sum_of(query, self._one_by_one(query.question, model, keys))
+            total = self._one_by_one(query, model, keys)
         nobody = door.Gridded(total=np.zeros(query.length, dtype=np.int64))
-        total = people.total.copy()
         for key in keys:
             total += door.add_noise(nobody, query, noise_key=key).total
         return total
 
     def _one_by_one(
-        self, question: Question, model: Model | None, keys: list[bytes]
-    ) -> Iterator[Brought]:
+        self, query: BoundedSum, model: Model | None, keys: list[bytes]
+    ) -> NDArray[np.int64]:
+        """Returns the exact sum over everybody, each institution's own first."""
+        total = np.zeros(query.length, dtype=np.int64)
         for institution, key in zip(self._accepted, keys, strict=True):
-            yield from institution.taking.people(question, model, sample_key=sample_key(key))
+            people = institution.taking.people(query.question, model, sample_key=sample_key(key))
+            total += door.sum_of(query, people).total
+        return total
 
     def _everybody(self, card: AdditiveCard) -> Iterator[Brought]:
         """Yields what everybody brings to the question STEP, as few large blocks."""

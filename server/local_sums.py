@@ -28,6 +28,7 @@ from federation.messages import (
     RefusalCode,
     Refuse,
     Reply,
+    SeenHeader,
     model_digest,
     numbers_digest,
 )
@@ -70,6 +71,7 @@ class LocalSums:
         transport: Transport,
         key: Ed25519PrivateKey,
         transcript: Transcript,
+        seen: Mapping[str, SeenHeader],
         keep_release: Callable[[bytes], None],
         watch: Callable[[Progress], None],
     ) -> None:
@@ -82,6 +84,7 @@ class LocalSums:
             transport: reaches the invited institutions.
             key: the coordinator's.
             transcript: empty, or that of an earlier process which ran this plan.
+            seen: the latest header of each institution, from trainings before this.
             keep_release: makes the release durable before anybody hears of it.
             watch: told about progress.
 
@@ -93,6 +96,7 @@ class LocalSums:
         self._roster = roster
         self._channel = Channel(transport, watch)
         self._key = key
+        self._seen = seen
         self._keep_release = keep_release
         self._watch = watch
         self.fewest_answers = len(plan.participation.invited)
@@ -269,7 +273,10 @@ class LocalSums:
         ]
         if not names:
             return {}
-        replies = self._channel.exchange(Invite(plan=plan_toml(self._plan)), tuple(names))
+        plan = plan_toml(self._plan)
+        replies = self._channel.exchange_each(
+            {name: Invite(plan=plan, seen=self._seen.get(name)) for name in names}
+        )
         for name in names:
             reply = replies.get(name)
             if isinstance(reply, Accept) and reply.plan == self._plan.digest:

@@ -40,7 +40,7 @@ def sums_of(
         key: the coordinator's.
         entropy: 32 fresh bytes a call; unused in local mode, which has no sessions to name.
         transcript: empty, or that of an earlier process which ran this plan.
-        seen: the latest header of each institution; unused in local mode.
+        seen: the latest header of each institution, from trainings before this.
         keep_release: makes the release durable before anybody hears of it.
         watch: told about progress.
 
@@ -55,6 +55,7 @@ def sums_of(
             transport=transport,
             key=key,
             transcript=transcript,
+            seen=seen,
             keep_release=keep_release,
             watch=watch,
         )

@@ -37,15 +37,14 @@ def net(*, steps: int = 3, **changes: Any) -> dict[str, Any]:
 
 
 def local(directory: Path, asked: dict[str, Any], **changes: Any) -> Federation:
-    """Returns a federation whose policies allow local mode.
+    """Returns a federation that runs a plan in local mode.
 
     Args:
         directory: of the tables.
         asked: mode and model.
         changes: as of `federation`.
     """
-    settings = {"spare_attempts": 0, "epsilon": 50.0, "policy": {"modes": ("local",)}}
-    return federation(directory, **{**settings, **asked, **changes})
+    return federation(directory, **{"spare_attempts": 0, "epsilon": 50.0, **asked, **changes})
 
 
 def flat_network(fed: Federation) -> Network:

@@ -120,6 +120,7 @@ def policy_of(plan: Plan, **changes: Any) -> Policy:
         "coordinator": plan.coordinator,
         "approved_peers": Peers.ROSTER,
         "purposes": (plan.purpose,),
+        "modes": (plan.mode_name,),
         "least_participants": 3,
         "least_quorum": 3,
         "least_threshold": 3,

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from clients.withdrawals import Withdrawals
 from federation import canonical
 from federation.asking import ASK_LABEL, OPEN_LABEL, asking_locally
 from federation.canonical import hash_of
@@ -25,7 +26,10 @@ from federation.messages import (
 )
 from federation.plan import Plan
 from federation.pricing import bins_sum
+from federation.privacy.ledger_entries import Spent
+from federation.privacy.units import Population
 from federation.query import Question
+from tests.entropy import SpyingEntropy
 from tests.federations import (
     KEY,
     OTHER_KEY,
@@ -143,7 +147,9 @@ def test_a_question_is_answered_once_and_the_same_bytes_get_the_same_bytes(
 def test_an_earlier_round_and_a_second_count_are_refused(made: Federation, seat: Seat) -> None:
     answered(seat, ask(made, Question.BINS))
     answered(seat, ask(made, Question.STEP, round_=1))
-    require_refused(seat, ask(made, Question.STEP, round_=0))
+    late = ask(made, Question.STEP, round_=0)
+    require_refused(seat, late)
+    assert seat.records.attempt(asking_locally(made.plan, made.schema, late).context) is None
     answered(seat, ask(made, Question.STEP, round_=2))
     answered(seat, ask(made, Question.EVALUATION))
     other = msgspec.structs.replace(flat_card(made.schema), base=1)
@@ -239,7 +245,7 @@ def test_the_context_of_a_question_differs_with_whatever_it_binds(made: Federati
 
 
 def test_a_question_beyond_the_rate_is_refused_for_now_and_later_answered(tmp_path: Path) -> None:
-    made = local(tmp_path, CARD, policy={"modes": ("local",), "rounds_per_hour": 1})
+    made = local(tmp_path, CARD, policy={"rounds_per_hour": 1})
     with made.seats() as seats:
         seat = seats[ONE]
         seat.accept(made.plan)
@@ -248,3 +254,36 @@ def test_a_question_beyond_the_rate_is_refused_for_now_and_later_answered(tmp_pa
         require_refused(seat, ask(made, Question.STEP), RefusalCode.UNAVAILABLE)
         assert isinstance(seat.send(request), Answered)
         assert seat.send(request) == first
+
+
+@pytest.mark.parametrize("asked", [CARD, net(steps=3)], ids=["scorecard", "network"])
+def test_noise_is_drawn_after_it_was_paid_for_a_fresh_key_for_each_sum(
+    tmp_path: Path, asked: dict[str, Any]
+) -> None:
+    made = local(tmp_path, asked)
+    drawn: list[int] = []
+    opened: dict[str, Seat] = {}
+
+    def spying(name: str) -> SpyingEntropy:
+        def look() -> None:
+            entries = [one.entry for one in opened[name].ledger.entries()]
+            assert isinstance(entries[-1], Spent), "noise was drawn before it was paid for"
+            drawn.append(sum(isinstance(one, Spent) for one in entries))
+
+        return SpyingEntropy(name, look)
+
+    with made.seats(entropy=spying) as seats:
+        opened.update(seats)
+        seats[ONE].accept(made.plan)
+        answered(seats[ONE], ask(made, Question.BINS))
+        answered(seats[ONE], ask(made, made.plan.training_question))
+    assert drawn == [1] + [2] * made.plan.steps_per_round
+
+
+def test_people_who_withdraw_are_in_no_later_answer(made: Federation, seat: Seat) -> None:
+    answered(seat, ask(made, Question.BINS))
+    before = seat.institution.taking.snapshot.people(Population.TRAINED)
+    withdrawn = Withdrawals(made.directory / "seats" / ONE / "withdrawn")
+    withdrawn.add(made.plan.people.split, [str(person) for person in range(10)])
+    answered(seat, ask(made, Question.STEP))
+    assert seat.institution.taking.snapshot.people(Population.TRAINED) < before

@@ -218,7 +218,7 @@ def test_consider_shows_price_budget_and_every_rule_and_writes_nothing(nation, f
     assert (trained["units"], held_out["units"]) == (price.price.trained, price.price.held_out)
     assert trained["left_before"] - trained["units"] == trained["left_afterwards"]
     assert all(rule["holds"] for rule in found["rules"])
-    assert len(found["rules"]) == 22
+    assert len(found["rules"]) == 23
     assert (found["decision"], found["takes_part"]) == ("undecided", False)
     code, out, _ = fedscore("institution", "consider", CONFIG, "plan.toml")
     assert code == 0

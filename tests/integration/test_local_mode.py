@@ -167,7 +167,7 @@ def test_fewer_answers_than_the_quorum_end_the_plan_and_what_is_unspent_returns(
 
 
 def test_a_policy_that_does_not_name_local_mode_refuses_it(tmp_path: Path) -> None:
-    made = local(tmp_path, CARD, policy={})
+    made = local(tmp_path, CARD, policy={"modes": ("joint",)})
     with made.seats() as seats:
         seat = seats["bank-00"]
         seat.send(Invite(plan=plan_toml(made.plan)))
