@@ -358,8 +358,8 @@ def negatives(banks: Banks, thin: ThinFiles) -> str:
         "- Thin files are worse off with the national card than with the platform's own, synthetic "
         f"nations, epsilon {thin.epsilons[0]:g}: {at_platform('national')}.\n"
         "- A correction that an institution trains at home, on top of the national card, helps and "
-        f"costs no privacy: {at_banks('corrected')} for the same {len(few)} banks. It is not "
-        "in the product yet ([CHANGELOG](CHANGELOG.md))."
+        f"costs no privacy: {at_banks('corrected')} for the same {len(few)} banks. The "
+        "product's own is a ridge, chosen more carefully (`institution report`)."
     )
 
 
