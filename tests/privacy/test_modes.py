@@ -16,8 +16,8 @@ from clients.ledger import Ledger
 from clients.taking import Attempt, Taking
 from federation.asking import positions_of, question_at, sum_for
 from federation.errors import ConfigurationError, FedscoreError, PrivacyError, ProtocolError
-from federation.learning import Institution, Local, ScorecardModel
-from federation.plan import MOST_STEPS, Plan, load_plan, plan_toml
+from federation.learning import MOST_STEPS, Institution, Local, ScorecardModel
+from federation.plan import Plan, load_plan, plan_toml
 from federation.pricing import charge_of, price_of
 from federation.privacy.accountant import epsilon_of
 from federation.privacy.ledger_entries import Refunded, Spent
