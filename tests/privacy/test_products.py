@@ -58,10 +58,10 @@ class People:
 
 
 def vector_of(row: Row, rows_of_person: int) -> list[int]:
-    """Returns what a row may bring, in Python's own whole numbers: all of it, or nothing."""
+    """Returns what a row may bring, in Python's own whole numbers, fractions cut off, or nothing."""
     numbers = [number for layer in row for part in layer for number in part]
     length = sum(len(signals) * len(inputs) for signals, inputs in row)
-    if not all(math.isfinite(number) and number == int(number) for number in numbers):
+    if not all(math.isfinite(number) for number in numbers):
         return [0] * length
     if any(abs(number) > 1e100 for number in numbers):  # their square is no float64
         return [0] * length
@@ -103,7 +103,7 @@ def crowds(draw: st.DrawFn, *, most_rows: int) -> People:
 
 
 @given(crowds(most_rows=3), st.data())
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_a_sum_of_vectors_is_exact_in_any_order_and_any_blocks_and_a_person_moves_it_little(
     crowd: People, data: st.DataObject
 ) -> None:
@@ -151,9 +151,7 @@ def test_a_vector_is_kept_to_the_very_unit_of_the_bound(a: int, b: int, rows: in
     assert one_row(a, b, rows_of_person=rows) == ([a, b] if fits else [0, 0])
 
 
-@pytest.mark.parametrize(
-    "number", [math.nan, math.inf, -math.inf, 1e30, -1e308, 0.5, 1e-300, CLIP + 1, 2.0**53]
-)
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 1e30, -1e308, CLIP + 1, 2.0**53])
 def test_a_number_that_may_not_be_makes_the_whole_vector_zero_wherever_it_stands(
     number: float,
 ) -> None:
@@ -168,6 +166,12 @@ def test_a_number_that_may_not_be_makes_the_whole_vector_zero_wherever_it_stands
         rows_of_person=None,
     )
     assert door.sum_of(question(2), [two]).total.tolist() == [5, 14]
+
+
+@pytest.mark.parametrize(("number", "left"), [(0.5, 0), (-1.9, -1), (1e-300, 0), (2.999, 2)])
+def test_a_fraction_is_cut_off_toward_zero(number: float, left: int) -> None:
+    assert one_row(number, 3.0) == [left, 3]
+    assert one_row(3.0, inputs=number) == [3 * left]
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, 1e308])
