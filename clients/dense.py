@@ -12,7 +12,9 @@ from clients.snapshot import Snapshot
 from federation.door import Layer, Products
 from federation.grid import Role
 from federation.learning import Institution, NetworkModel
-from federation.model.network import BLOCK_ROWS, Network, inputs
+from federation.model.network import BLOCK_ROWS, LARGEST_PARAMETER, Network, inputs
+from federation.model.score_scale import ScoreScale
+from federation.model.scorecard import LARGEST_WEIGHT
 from federation.privacy.entropy import Keystream
 from federation.privacy.units import Population
 from federation.query import UNITS_PER_CLIP
@@ -63,6 +65,33 @@ def gradients(
             )
 
 
+def points(network: Network, codes: NDArray[np.uint8], scale: ScoreScale) -> NDArray[np.int64]:
+    """Returns int64[rows], whole points by which people are evaluated: of each row alone.
+
+    One person's place in a histogram must not depend on who else is in the block.
+
+    Args:
+        network: that is evaluated.
+        codes: uint8[features, rows], fine cell codes of the scored features.
+        scale: how points relate to odds.
+    """
+    shape = network.shape
+    exact = NetworkGradients(
+        network.vector,
+        inputs=shape.inputs,
+        hidden=shape.hidden,
+        activation=shape.activation,
+        clip_norm=1.0,  # nothing is clipped here
+    )
+    found = np.empty(codes.shape[1], dtype=np.int64)
+    for start in range(0, found.size, BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
+        log_odds = exact.log_odds(inputs(shape, codes[:, part]))
+        unrounded = scale.points_at(0.0) - scale.factor * log_odds
+        found[part] = np.rint(np.clip(unrounded, -LARGEST_WEIGHT, LARGEST_WEIGHT))
+    return found
+
+
 def _sampled(
     block: Block, coins: Keystream, rate: float
 ) -> tuple[NDArray[np.bool_] | None, NDArray[np.float64] | None]:
@@ -100,19 +129,18 @@ def update(
         mode: steps, their length, and the pull.
     """
     scored = [i for i, grid in enumerate(schema.grids) if grid.role is Role.SCORED]
-    blocks = [
-        (inputs(network.shape, block.codes[scored]).astype(np.float64), block.bad.astype(float))
-        for block in snapshot.blocks(Population.TRAINED)
-    ]
-    people = max(sum(len(bad) for _, bad in blocks), 1)
+    people = max(snapshot.rows(Population.TRAINED), 1)
     national = network.vector.astype(np.float64)
     here = national.copy()
     for _ in range(mode.steps):
         slope = np.zeros_like(here)
         at = Network.of(network.shape, here)
-        for x, bad in blocks:
-            slope += at.loss_gradient(x, bad)
+        for block in snapshot.blocks(Population.TRAINED):
+            x = inputs(network.shape, block.codes[scored]).astype(np.float64)
+            slope += at.loss_gradient(x, block.bad.astype(np.float64))
         here -= mode.step_length * (slope / people + mode.proximal * (here - national))
+        # Whatever the plan's figures do to it, a training at home ends with an update.
+        here = np.clip(np.nan_to_num(here), -LARGEST_PARAMETER, LARGEST_PARAMETER)
     move = here - national
     length = float(np.sqrt(move @ move))
     share = min(1.0, settings.clip / max(length, _LEAST)) / settings.clip

@@ -148,6 +148,18 @@ class NetworkGradients:
             for weights, signal, of_layer in zip(self._weights, signals, inputs, strict=True)
         )
 
+    def log_odds(self, x: NDArray[np.float32]) -> Array:
+        """Returns float64[rows], the log-odds of bad of each row, of that row alone, bit by bit.
+
+        The network on the same whole numbers: a few thousandths beside `Network.log_odds`, whose
+        last bits depend on who else is scored with a row.
+
+        Args:
+            x: as `of` takes it; a row with NaN or infinity scores as one without any inputs.
+        """
+        _, score = self._forward(x, np.all(np.isfinite(x), axis=1))
+        return score / _INPUT_UNITS
+
     def _way_up(self, weights: Array) -> Array:
         """Returns a hidden layer's matrix, readied: its sums are places in a table, or plain sums.
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from clients.dense import gradients, update
+from clients.dense import gradients, points, update
 from clients.ledger import Head, Ledger
 from clients.packed_people import step_contributions
 from clients.snapshot import Snapshot
@@ -158,20 +158,23 @@ class Taking:
         if isinstance(model, AdditiveCard) and question is Question.STEP:
             yield from step_contributions(self.schema, self.snapshot, model)
             return
-        roles = [grid.role for grid in self.schema.grids]
-        scored = [i for i, role in enumerate(roles) if role is Role.SCORED]
-        protected = [i for i, role in enumerate(roles) if role is Role.PROTECTED]
-        for block in self.snapshot.blocks(question.population):
-            codes = block.codes[scored]
-            if model is None:
+        if question is Question.BINS and model is None:
+            for block in self.snapshot.blocks(question.population):
+                codes = block.codes[self._places(Role.SCORED)]
                 yield count_contribution(codes, block.bad, block.person_starts)
-            else:
-                yield evaluation_contribution(
-                    model.points(codes, self.plan.scale)
-                    if isinstance(model, Network)
-                    else model.scores(codes),
-                    block.codes[protected],
-                    block.bad,
-                    block.person_starts,
-                    scale=self.plan.scale,
-                )
+            return
+        if question is not Question.EVALUATION or model is None:
+            raise ProtocolError("This question is not asked about this model.")
+        for block in self.snapshot.blocks(question.population):
+            codes = block.codes[self._places(Role.SCORED)]
+            scale = self.plan.scale
+            yield evaluation_contribution(
+                points(model, codes, scale) if isinstance(model, Network) else model.scores(codes),
+                block.codes[self._places(Role.PROTECTED)],
+                block.bad,
+                block.person_starts,
+                scale=scale,
+            )
+
+    def _places(self, role: Role) -> list[int]:
+        return [place for place, grid in enumerate(self.schema.grids) if grid.role is role]

@@ -74,6 +74,11 @@ class Institution(_Tagged, frozen=True, kw_only=True, tag="institution"):
         _require(1 <= self.steps <= MOST_STEPS, f"mode.steps={self.steps} in [1, {MOST_STEPS}]")
         _require(0 < self.step_length < 1e6, f"mode.step_length={self.step_length} in (0, 1e6)")
         _require(0 <= self.proximal < 1e6, f"mode.proximal={self.proximal} in [0, 1e6)")
+        _require(
+            self.step_length * self.proximal < 2,
+            f"mode.step_length x mode.proximal={self.step_length * self.proximal:g} below 2, or a "
+            "training at home runs away",
+        )
 
 
 class ScorecardModel(_Tagged, frozen=True, kw_only=True, tag="scorecard"):

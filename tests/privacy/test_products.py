@@ -58,7 +58,7 @@ class People:
 
 
 def vector_of(row: Row, rows_of_person: int) -> list[int]:
-    """Returns what a row may bring, in Python's own whole numbers, fractions cut off, or nothing."""
+    """Returns what a row may bring, in Python's own whole numbers without fractions, or nothing."""
     numbers = [number for layer in row for part in layer for number in part]
     length = sum(len(signals) * len(inputs) for signals, inputs in row)
     if not all(math.isfinite(number) for number in numbers):
