@@ -8,7 +8,7 @@ from clients.dense import points, update
 from federation.errors import ConfigurationError
 from federation.learning import Institution, ServerOptimiser
 from federation.model.network import Activation, Network
-from federation.query import UNITS_PER_CLIP
+from federation.query import UNITS_PER_CLIP, Question
 from fedscore.planning import STANDARD_SCALE
 from tests.federations import federation
 from tests.networks import KINDS, plain_network, random_codes, random_network, wide_shape
@@ -32,6 +32,21 @@ def test_the_points_of_an_evaluated_person_are_that_persons_alone(activation, se
         assert alone[0] == together[row]
         others = np.delete(codes, row, axis=1)
         assert (points(network, others, STANDARD_SCALE) == np.delete(together, row)).all()
+
+
+def test_people_are_evaluated_without_arithmetic_whose_last_bits_depend_on_company(
+    tmp_path, monkeypatch
+):
+    """A coordinator could set a network so that a whole band hangs on the last bit of one score."""
+    built = federation(tmp_path, people=20, **KINDS["a network, joint"])
+    network = plain_network(built.schema, built.plan.model.hidden)
+    for name in ("points", "log_odds", "log_odds_at"):
+        monkeypatch.delattr(Network, name)
+    with built.seats() as seats:
+        seat = seats["bank-00"]
+        seat.accept(built.plan)
+        people = seat.institution.taking.people(Question.EVALUATION, network, sample_key=bytes(32))
+        assert sum(len(block.values) for block in people) > 0
 
 
 def test_the_points_of_an_evaluated_person_are_nearly_those_of_the_release():
