@@ -275,6 +275,9 @@ def plot(found: Networks) -> Figure:
                 label=f"{model}, {mode}",
             )
         axes.set_xscale("log")
+        shown = sorted({cell.epsilon for cell in found.cells})
+        axes.set_xticks(shown, [f"{one:g}" for one in shown])
+        axes.minorticks_off()
         axes.set_title(TITLES[name])
         axes.set_xlabel("epsilon")
         axes.set_ylabel("test AUC")
