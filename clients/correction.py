@@ -110,7 +110,7 @@ def correction_at_home(schema: Schema, snapshot: Snapshot, release: AnyRelease) 
 
     In memory: one block, one number for each pair of bins, and 20,000 people or so.
     """
-    scored = [place for place, grid in enumerate(schema.grids) if grid.role is Role.SCORED]
+    scored = schema.places(Role.SCORED)
 
     def trained() -> Iterator[Block]:
         for block in snapshot.blocks(Population.TRAINED):

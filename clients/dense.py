@@ -1,6 +1,7 @@
 """What people, or a whole institution, bring to the dense questions about a network."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -12,9 +13,8 @@ from clients.snapshot import Snapshot
 from federation.door import Layer, Products
 from federation.grid import Role
 from federation.learning import Institution, NetworkModel
-from federation.model.network import BLOCK_ROWS, LARGEST_PARAMETER, Network, inputs
+from federation.model.network import BLOCK_ROWS, LARGEST_PARAMETER, Network, inputs, whole_points
 from federation.model.score_scale import ScoreScale
-from federation.model.scorecard import LARGEST_WEIGHT
 from federation.privacy.entropy import Keystream
 from federation.privacy.units import Population
 from federation.query import UNITS_PER_CLIP
@@ -22,6 +22,19 @@ from federation.schema import Schema
 
 _COINS: Final = 2**64
 _LEAST: Final = 1e-300
+
+
+@lru_cache(maxsize=2)
+def _exact(network: Network, clip: float) -> NetworkGradients:
+    """Returns a network in whole numbers, made ready once for all blocks of people."""
+    shape = network.shape
+    return NetworkGradients(
+        network.vector,
+        inputs=shape.inputs,
+        hidden=shape.hidden,
+        activation=shape.activation,
+        clip_norm=clip,
+    )
 
 
 def gradients(
@@ -41,16 +54,10 @@ def gradients(
         settings: clip norm and sampling rate of the plan.
         sample_key: 32 bytes; a person's coin is a word of its keystream.
     """
-    scored = [i for i, grid in enumerate(schema.grids) if grid.role is Role.SCORED]
+    scored = schema.places(Role.SCORED)
     coins = Keystream(sample_key)
     shape = network.shape
-    at = NetworkGradients(
-        network.vector,
-        inputs=shape.inputs,
-        hidden=shape.hidden,
-        activation=shape.activation,
-        clip_norm=settings.clip,
-    )
+    at = _exact(network, settings.clip)
     for block in snapshot.blocks(Population.TRAINED):
         rows, rows_of_person = _sampled(block, coins, settings.sampling_rate)
         codes, bad = block.codes[scored], block.bad
@@ -76,19 +83,12 @@ def points(network: Network, codes: NDArray[np.uint8], scale: ScoreScale) -> NDA
         scale: how points relate to odds.
     """
     shape = network.shape
-    exact = NetworkGradients(
-        network.vector,
-        inputs=shape.inputs,
-        hidden=shape.hidden,
-        activation=shape.activation,
-        clip_norm=1.0,  # nothing is clipped here
-    )
+    exact = _exact(network, 1.0)  # nothing is clipped here
     found = np.empty(codes.shape[1], dtype=np.int64)
     for start in range(0, found.size, BLOCK_ROWS):
         part = slice(start, start + BLOCK_ROWS)
         log_odds = exact.log_odds(inputs(shape, codes[:, part]))
-        unrounded = scale.points_at(0.0) - scale.factor * log_odds
-        found[part] = np.rint(np.clip(unrounded, -LARGEST_WEIGHT, LARGEST_WEIGHT))
+        found[part] = whole_points(log_odds, scale)
     return found
 
 
@@ -128,7 +128,7 @@ def update(
         settings: clip norm of the plan.
         mode: steps, their length, and the pull.
     """
-    scored = [i for i, grid in enumerate(schema.grids) if grid.role is Role.SCORED]
+    scored = schema.places(Role.SCORED)
     people = max(snapshot.rows(Population.TRAINED), 1)
     national = network.vector.astype(np.float64)
     here = national.copy()

@@ -56,7 +56,7 @@ def _exact(
     if card is not None:
         people = step_contributions(schema, snapshot, card)
     else:
-        scored = [i for i, grid in enumerate(schema.grids) if grid.role is Role.SCORED]
+        scored = schema.places(Role.SCORED)
         people = (
             count_contribution(block.codes[scored], block.bad, block.person_starts)
             for block in snapshot.blocks(Population.TRAINED)

@@ -83,7 +83,7 @@ def _scores(
     snapshot: Snapshot,
     points_of: Callable[[NDArray[np.uint8]], NDArray[np.int64]],
 ) -> NDArray[np.int64]:
-    scored = [i for i, grid in enumerate(schema.grids) if grid.role is Role.SCORED]
+    scored = schema.places(Role.SCORED)
     blocks = [points_of(b.codes[scored]) for b in snapshot.blocks(Population.HELD_OUT)]
     return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.int64)
 

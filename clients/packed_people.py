@@ -73,7 +73,7 @@ def packed_people(schema: Schema, snapshot: Snapshot, packing: Packing) -> Block
     )
     if packed.is_whole():
         return packed
-    scored = [i for i, grid in enumerate(schema.grids) if grid.role is Role.SCORED]
+    scored = schema.places(Role.SCORED)
     forget_packed(snapshot)  # of other bins
     unfinished = packed.path.with_suffix(f"{_SUFFIX}.unfinished")
     try:

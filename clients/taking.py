@@ -158,23 +158,21 @@ class Taking:
         if isinstance(model, AdditiveCard) and question is Question.STEP:
             yield from step_contributions(self.schema, self.snapshot, model)
             return
+        scored = self.schema.places(Role.SCORED)
         if question is Question.BINS and model is None:
             for block in self.snapshot.blocks(question.population):
-                codes = block.codes[self._places(Role.SCORED)]
-                yield count_contribution(codes, block.bad, block.person_starts)
+                yield count_contribution(block.codes[scored], block.bad, block.person_starts)
             return
         if question is not Question.EVALUATION or model is None:
             raise ProtocolError("This question is not asked about this model.")
+        protected = self.schema.places(Role.PROTECTED)
+        scale = self.plan.scale
         for block in self.snapshot.blocks(question.population):
-            codes = block.codes[self._places(Role.SCORED)]
-            scale = self.plan.scale
+            codes = block.codes[scored]
             yield evaluation_contribution(
                 points(model, codes, scale) if isinstance(model, Network) else model.scores(codes),
-                block.codes[self._places(Role.PROTECTED)],
+                block.codes[protected],
                 block.bad,
                 block.person_starts,
                 scale=scale,
             )
-
-    def _places(self, role: Role) -> list[int]:
-        return [place for place, grid in enumerate(self.schema.grids) if grid.role is role]

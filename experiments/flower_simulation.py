@@ -179,7 +179,7 @@ def _flower(institutions: int, rounds: int) -> tuple[float, ...]:
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
         plan, schema, members = _dealt(directory, institutions, 1 + rounds)
-        scored = [place for place, one in enumerate(schema.grids) if one.role is Role.SCORED]
+        scored = schema.places(Role.SCORED)
         for number, member in enumerate(members):
             snapshot = take_snapshot(
                 schema,

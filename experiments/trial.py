@@ -241,7 +241,7 @@ def train_alone(schema: Schema, table: Path, not_held: tuple[str, ...] = ()) -> 
 
 def people_of(schema: Schema, table: Path, not_held: tuple[str, ...] = ()) -> People:
     """Returns the people of a table as the product codes them, in the order of the table."""
-    scored = [i for i, grid in enumerate(schema.grids) if grid.role is Role.SCORED]
+    scored = schema.places(Role.SCORED)
     with tempfile.TemporaryDirectory() as scratch:
         snapshot = take_snapshot(
             schema,

@@ -3,7 +3,15 @@
 from dataclasses import dataclass
 
 from federation.grid import Role
-from federation.learning import Institution, Joint, Local, NetworkModel, ScorecardModel
+from federation.learning import (
+    Institution,
+    Joint,
+    Local,
+    NetworkModel,
+    ScorecardModel,
+    question_of,
+    steps_of,
+)
 from federation.model.evaluation import evaluation_columns
 from federation.plan import Participation
 from federation.privacy.accountant import (
@@ -61,7 +69,7 @@ class Course:
         scored, protected = cells_of(schema, Role.SCORED), cells_of(schema, Role.PROTECTED)
         answers = rounds + participation.spare_attempts
         cells = sum(scored) + 1 if isinstance(model, ScorecardModel) else model.most_parameters
-        steps = answers * cells * (mode.steps if isinstance(mode, Local) else 1)
+        steps = answers * cells * steps_of(mode)
         length = 2 * sum(scored) + steps + sum(evaluation_columns(protected))
         return Course(
             scored=len(scored),
@@ -75,14 +83,12 @@ class Course:
     @property
     def question(self) -> Question:
         """What trains the model."""
-        if isinstance(self.model, ScorecardModel):
-            return Question.STEP
-        return Question.UPDATE if isinstance(self.mode, Institution) else Question.GRADIENT
+        return question_of(self.mode, self.model)
 
     @property
     def steps(self) -> int:
         """Noisy sums that train the model, spare attempts included."""
-        return self.answers * (self.mode.steps if isinstance(self.mode, Local) else 1)
+        return self.answers * steps_of(self.mode)
 
     def slack(self, epsilon: float, delta: float) -> SamplerSlack:
         """Returns what inexact samplers, and sampled people, add to every statement."""

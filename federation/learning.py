@@ -7,7 +7,7 @@ import msgspec
 
 from federation.errors import ConfigurationError
 from federation.model.network import Activation
-from federation.query import LONGEST_SUM
+from federation.query import LONGEST_SUM, Question
 
 MOST_STEPS: Final = 1_000
 
@@ -117,3 +117,17 @@ class NetworkModel(_Tagged, frozen=True, kw_only=True, tag="network"):
         _require(0 < self.clip < 1e6, f"model.clip={self.clip} in (0, 1e6)")
         _require(0 < self.sampling_rate <= 1, f"model.sampling_rate={self.sampling_rate} in (0, 1]")
         _require(0 < self.learning_rate < 1e3, f"model.learning_rate={self.learning_rate} > 0")
+
+
+def question_of(
+    mode: Joint | Local | Institution, model: ScorecardModel | NetworkModel
+) -> Question:
+    """Returns what each training round of a plan asks."""
+    if isinstance(model, ScorecardModel):
+        return Question.STEP
+    return Question.UPDATE if isinstance(mode, Institution) else Question.GRADIENT
+
+
+def steps_of(mode: Joint | Local | Institution) -> int:
+    """Returns the noisy sums about persons that one answer to a training round rests on."""
+    return mode.steps if isinstance(mode, Local) else 1

@@ -14,7 +14,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from federation import canonical
 from federation.canonical import Digest
 from federation.errors import ConfigurationError, PrivacyError, ProtocolError
-from federation.learning import Institution, Joint, Local, Mode, NetworkModel, ScorecardModel
+from federation.learning import (
+    Institution,
+    Joint,
+    Local,
+    Mode,
+    NetworkModel,
+    ScorecardModel,
+    question_of,
+    steps_of,
+)
 from federation.model.score_scale import ScoreScale
 from federation.population import Split
 from federation.privacy.accountant import require_target
@@ -255,7 +264,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     @property
     def steps_per_round(self) -> int:
         """Noisy sums about persons that one answer to a training round rests on."""
-        return self.mode.steps if isinstance(self.mode, Local) else 1
+        return steps_of(self.mode)
 
     @property
     def sampling_rate(self) -> float:
@@ -265,9 +274,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     @property
     def training_question(self) -> Question:
         """What each of the training rounds asks."""
-        if isinstance(self.model, ScorecardModel):
-            return Question.STEP
-        return Question.UPDATE if isinstance(self.mode, Institution) else Question.GRADIENT
+        return question_of(self.mode, self.model)
 
     @property
     def asks_bins(self) -> bool:

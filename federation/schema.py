@@ -156,6 +156,10 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """The grids of all features that are not ignored, in the order of the schema."""
         return tuple(grid_of(feature) for feature in self.features if feature.role != Role.IGNORED)
 
+    def places(self, role: Role) -> list[int]:
+        """Returns the positions in `grids` of the features of a role."""
+        return [place for place, grid in enumerate(self.grids) if grid.role is role]
+
     @cached_property
     def digest(self) -> Digest:
         """SHA-256 over all that the schema says and the edges that follow from it.

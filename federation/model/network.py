@@ -361,8 +361,18 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             codes: uint8[features, rows], as `inputs` takes them.
             scale: how points relate to odds.
         """
-        unrounded = scale.points_at(0.0) - scale.factor * self.log_odds(codes)
-        return np.rint(np.clip(unrounded, -LARGEST_WEIGHT, LARGEST_WEIGHT)).astype(np.int64)
+        return whole_points(self.log_odds(codes), scale)
+
+
+def whole_points(log_odds: Array, scale: ScoreScale) -> NDArray[np.int64]:
+    """Returns int64[rows], log-odds of bad as whole points within +-LARGEST_WEIGHT.
+
+    Args:
+        log_odds: float64[rows].
+        scale: how points relate to odds.
+    """
+    unrounded = scale.points_at(0.0) - scale.factor * log_odds
+    return np.rint(np.clip(unrounded, -LARGEST_WEIGHT, LARGEST_WEIGHT)).astype(np.int64)
 
 
 def start(shape: Shape, seed: bytes, intercept: float, evidence: Array | None = None) -> Network:
