@@ -43,16 +43,25 @@ class Cache:
             kind: the result's type, which msgspec can write and read.
             compute: computes it.
         """
-        key = hashlib.sha256(canonical_json(msgspec.to_builtins(dict(made_from)))).hexdigest()
-        path = self._directory / f"{key}.json"
-        if path.exists():
-            return msgspec.json.decode(path.read_bytes(), type=kind)
+        known = self.recall(made_from, kind)
+        if known is not None:
+            return known
         found = compute()
+        path = self._path(made_from)
         self._directory.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")
         unfinished.write_bytes(msgspec.json.encode(found))
         unfinished.rename(path)
         return found
+
+    def recall(self, made_from: Mapping[str, object], kind: type[T]) -> T | None:
+        """Returns a result if it is in the cache."""
+        path = self._path(made_from)
+        return msgspec.json.decode(path.read_bytes(), type=kind) if path.exists() else None
+
+    def _path(self, made_from: Mapping[str, object]) -> Path:
+        key = hashlib.sha256(canonical_json(msgspec.to_builtins(dict(made_from)))).hexdigest()
+        return self._directory / f"{key}.json"
 
 
 def digest_of_files(paths: Iterable[Path]) -> str:

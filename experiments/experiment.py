@@ -1,6 +1,9 @@
 """What an experiment is, and what it is handed when it runs."""
 
-from collections.abc import Callable, Mapping
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Generic, TypeVar
@@ -26,8 +29,30 @@ RESULTS: Final = Path(__file__).parent / "results"
 OUTPUT: Final = ROOT / "experiments-output"
 """Not committed: plots, and the results of small versions."""
 
+PERSON: Final = (
+    "Epsilon is that of one trained person at one institution, bins and spare attempts included, "
+    "at delta 1e-6, against the coordinator and one colluding institution; neighbours add or "
+    "remove all rows of that person at that institution."
+)
+NO_EPSILON: Final = "Nothing here rests on an epsilon."
+
 T = TypeVar("T")
 R = TypeVar("R", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work(Generic[T]):
+    """One result to compute, perhaps in another process.
+
+    Attributes:
+        made_from: all that the result depends on; plain values that JSON can hold.
+        compute: a function of a module, which another process can import.
+        arguments: of it, which pickle can carry.
+    """
+
+    made_from: Mapping[str, object]
+    compute: Callable[..., T]
+    arguments: tuple[object, ...]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,6 +94,35 @@ class Setting:
         self.advance()
         return found
 
+    def steps(self, kind: type[T], works: Sequence[Work[T]]) -> list[T]:
+        """Returns many results in the order of the works, computed on all cores.
+
+        What is in the cache is not computed; what is computed is in the cache at once, so that a
+        run that was broken off goes on where it stopped. Not for times: works share the machine.
+        """
+        found: dict[int, T] = {}
+        missing = []
+        for place, work in enumerate(works):
+            known = self.cache.recall(work.made_from, kind)
+            if known is None:
+                missing.append(place)
+            else:
+                found[place] = known
+                self.advance()
+        workers = min(len(os.sched_getaffinity(0)), len(missing))
+        if workers:
+            context = multiprocessing.get_context("forkserver")
+            with ProcessPoolExecutor(workers, mp_context=context) as pool:
+                waiting = {
+                    pool.submit(works[place].compute, *works[place].arguments): place
+                    for place in missing
+                }
+                for done in as_completed(waiting):
+                    place = waiting[done]
+                    found[place] = self.cache.remember(works[place].made_from, kind, done.result)
+                    self.advance()
+        return [found[place] for place in range(len(works))]
+
     def last(self, kind: type[R]) -> R | None:
         """Returns the committed result of this experiment, None if there is none."""
         path = RESULTS / f"{self.name}.json"
@@ -82,6 +136,8 @@ class Experiment(Generic[R]):
     Attributes:
         name: as commands take it.
         question: for people.
+        promise: what its epsilons mean: whose, at what delta, between which neighbours, against
+            whom; NO_EPSILON if it shows none.
         minutes: of a first run on two cores, roughly; later runs take it from the cache.
         kind: of the result.
         run: answers it.
@@ -92,6 +148,7 @@ class Experiment(Generic[R]):
 
     name: str
     question: str
+    promise: str
     minutes: int
     kind: type[R]
     run: Callable[[Setting], R]

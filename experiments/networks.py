@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from experiments.datasets import GMSC, SBA, TAIWAN, Dataset
 from experiments.division import Divided, Score, divided, score_of
-from experiments.experiment import Setting
+from experiments.experiment import PERSON, Setting
 from experiments.tables import markdown
 from experiments.trial import Terms, made_from, plan_of, released
 from federation.learning import (
@@ -34,6 +34,9 @@ from fedscore.planning import JOINT, SCORECARD
 from fedscore.price_sheet import signal_to_noise
 from fedscore.training_file import NetworkDraft
 
+PROMISE: Final = (
+    f"{PERSON} In institution mode it is that of a whole institution's update, replaced by zero."
+)
 EPSILONS: Final = (0.5, 1.0, 4.0)
 OF_INSTITUTIONS: Final = (1.0, 8.0)
 SEEDS: Final = 3
