@@ -239,6 +239,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ConfigurationError(
                 "Institution mode protects whole institutions: model.sampling_rate = 1."
             )
+        elif isinstance(self.mode, Institution) and self.model.module is not None:
+            raise ConfigurationError("A module is trained in joint or local mode.")
         if isinstance(self.mode, Local) and self.participation.spare_attempts:
             raise ConfigurationError(
                 "In local mode an answer is never asked again: spare_attempts = 0."

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from federation.canonical import public_key_of
 from federation.errors import ConfigurationError
-from federation.fits import Fit
+from federation.fits import Fit, public_network
+from federation.learning import NetworkModel
 from federation.messages import Model
 from federation.model.release import release_json
 from federation.plan import Plan
@@ -98,7 +99,8 @@ def run_training(
 
     Raises:
         ProtocolError: the plan is unsigned or expired, too few institutions take part or answer.
-        ConfigurationError: plan and schema, or plan and key, do not match.
+        ConfigurationError: plan and schema, or plan and key, do not match, or the plan's module is
+            not installed here.
         PrivacyError: the plan costs more than it promises.
     """
     plan.require_signed()
@@ -106,6 +108,8 @@ def run_training(
     if public_key_of(key) != plan.coordinator:
         raise ConfigurationError("This key is not the coordinator's that the plan names.")
     price = price_of(plan, schema)
+    if isinstance(plan.model, NetworkModel) and plan.model.module is not None:
+        public_network(plan.model, schema).deep_part()  # else it could not be released
     with sums:
         sums.begin()
         counts: Total | None = None
