@@ -6,10 +6,8 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-from clients import policy
 from federation.errors import FedscoreError
 from federation.transcript_audit import COORDINATOR
 from tests.chaos.faults import Kind, Point, drawn
