@@ -224,5 +224,5 @@ def questions() -> str:
 
 
 def _answer(one: Experiment[Any]) -> str:
-    answer: str = one.answer(one.load())
-    return answer
+    result = one.result()
+    return "not run yet" if result is None else str(one.answer(result.found))

@@ -199,14 +199,13 @@ def advance(
         raise ConfigurationError(
             f"Expected a finite sum, and round {state.round} of {settings.rounds} not to be past."
         )
-    step = _step(settings)
+    step, rate = _step(settings), settings.base_rate
     weights = tuple(
-        _centred(old + step * _move(settings, feature, sums, old), settings.counts(feature))
+        _centred(old + step * _move(settings, feature, rate, sums, old), settings.counts(feature))
         for feature, (old, sums) in enumerate(zip(state.weights, residual_sums, strict=True))
     )
     # The intercept's own filtered Newton step; its prior variance of 1 is a base rate known to a
     # factor of e.
-    rate = settings.base_rate
     information = settings.people * rate * (1 - rate)
     variance = information + settings.residual_stddev**2 / settings.rounds
     intercept = state.intercept + intercept_sum * information / (information**2 + variance)
@@ -298,9 +297,9 @@ def _step(settings: FitSettings) -> float:
     return min(LONGEST_STEP / spread, FULL_STEPS / settings.rounds)
 
 
-def _move(settings: FitSettings, feature: int, sums: Array, weights: Array) -> Array:
+def _move(settings: FitSettings, feature: int, rate: float, sums: Array, weights: Array) -> Array:
     """The full step of one feature alone, K C (C K C + V)^-1 (sums - K^-1 weights), log-odds."""
-    counts, rate = settings.counts(feature), settings.base_rate
+    counts = settings.counts(feature)
     seen = np.flatnonzero(counts)
     moves = np.zeros(len(counts))
     if not len(seen):
