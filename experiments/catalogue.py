@@ -3,6 +3,8 @@
 from typing import Any, Final
 
 from experiments import (
+    accounting,
+    accounting_report,
     flower_simulation,
     gradient_steps,
     live_report,
@@ -12,6 +14,7 @@ from experiments import (
     plots,
     tables,
 )
+from experiments.accounting import Accounting, run_accounting
 from experiments.bank_results import Banks
 from experiments.banks import run_banks
 from experiments.comparison import Comparison, run_comparison
@@ -193,6 +196,24 @@ NETWORKS: Final = Experiment(
     plot=networks.plot,
 )
 
+ACCOUNTANTS: Final = Experiment(
+    name="accountants",
+    question="What do other accountants say, and what does a ledger charge for many plans?",
+    promise=accounting.PROMISE,
+    minutes=3,
+    kind=Accounting,
+    run=run_accounting,
+    answer=accounting_report.answer,
+    tables={
+        "accountants": accounting_report.at_one,
+        "accountants_targets": accounting_report.targets,
+        "accountants_deltas": accounting_report.deltas,
+        "accountants_years": accounting_report.years,
+        "accountants_seconds": accounting_report.seconds,
+    },
+    plot=accounting_report.plot,
+)
+
 # Experiments differ in the type of their result, which their own functions agree on.
 EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
     one.name: one
@@ -210,6 +231,7 @@ EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
         MEMBERSHIP,
         FLOWER_SIMULATION,
         GRADIENT_STEPS,
+        ACCOUNTANTS,
     )
 }
 
