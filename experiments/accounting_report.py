@@ -251,7 +251,8 @@ def _above(value: float | None, other: float | None) -> str:
 
 
 def _allowed(sums: Sequence[Sum], way: str) -> str:
-    within = sum((getattr(one, way) or 0.0) <= YEARLY for one in sums)
+    values = [getattr(one, way) for one in sums]
+    within = sum(value is not None and value <= YEARLY for value in values)
     return f"{within} or more" if within == len(sums) else str(within)
 
 

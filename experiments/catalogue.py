@@ -13,6 +13,8 @@ from experiments import (
     networks,
     plots,
     tables,
+    unit_report,
+    units,
 )
 from experiments.accounting import Accounting, run_accounting
 from experiments.bank_results import Banks
@@ -31,6 +33,7 @@ from experiments.rounds import Rounds, run_rounds
 from experiments.scale import Scale, run_scale
 from experiments.sources import Sources, run_sources
 from experiments.thin_files import ThinFiles, run_thin_files
+from experiments.units import Units, run_units
 
 COMPARISON: Final = Experiment(
     name="comparison",
@@ -214,6 +217,24 @@ ACCOUNTANTS: Final = Experiment(
     plot=accounting_report.plot,
 )
 
+UNITS: Final = Experiment(
+    name="units",
+    question="What does an epsilon become for a row, a person of several banks, a whole bank?",
+    promise=units.PROMISE,
+    minutes=1,
+    kind=Units,
+    run=run_units,
+    answer=unit_report.answer,
+    tables={
+        "units": unit_report.units,
+        "units_modes": unit_report.modes,
+        "units_against": unit_report.against,
+        "units_printed": unit_report.printed,
+        "units_sums": unit_report.sums,
+    },
+    plot=unit_report.plot,
+)
+
 # Experiments differ in the type of their result, which their own functions agree on.
 EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
     one.name: one
@@ -232,6 +253,7 @@ EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
         FLOWER_SIMULATION,
         GRADIENT_STEPS,
         ACCOUNTANTS,
+        UNITS,
     )
 }
 
