@@ -363,7 +363,7 @@ def moved(question: Question, tries: int) -> tuple[Moved, ...]:
 
 def run_units(setting: Setting) -> Units:
     """Computes every unit and measures at the door."""
-    modes = (*MODES, "institutions")
+    modes: tuple[str, ...] = (*MODES, "institutions")
     if setting.quick:
         modes = tuple(kind for kind in modes if kind != "sampled")
     questions = (Question.BINS, Question.STEP, Question.GRADIENT)
