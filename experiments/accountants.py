@@ -20,7 +20,13 @@ from scipy.optimize import minimize_scalar
 
 from federation.course import Events
 from federation.errors import PrivacyError
-from federation.privacy.accountant import Opinions, epsilon_of, opinions
+from federation.privacy.accountant import (
+    LARGEST_EPSILON,
+    Opinions,
+    delta_of,
+    epsilon_of,
+    opinions,
+)
 from federation.privacy.sampled import SampledEvents
 from federation.privacy.units import UNITS_PER_MU_SQUARED, BudgetUnits, Delta
 
@@ -197,6 +203,31 @@ def _import_opacus() -> None:
 def _shortened(said: object) -> str:
     text = " ".join(str(said).split())
     return text if len(text) <= 90 else f"{text[:87]}..."
+
+
+def group_delta(units: BudgetUnits, epsilon: float, times: int) -> float:
+    """Returns the delta at which a group of `times` has times x epsilon, whatever the mechanism.
+
+    (epsilon, delta) for one becomes (k epsilon, delta (e^(k epsilon) - 1) / (e^epsilon - 1)) for k
+    (Vadhan 2017, "The complexity of differential privacy", Lemma 2.2, summed). Infinity where it
+    cannot be computed.
+    """
+    try:
+        growth = math.expm1(times * epsilon) / math.expm1(epsilon)
+    except OverflowError:
+        return math.inf
+    return delta_of(units, epsilon) * growth
+
+
+def generic(units: BudgetUnits, times: int, delta: float) -> float | None:
+    """Returns the group's epsilon at `delta`: the best epsilon of one to start from, times k."""
+    low, high = 1e-9, 500.0 / times
+    if group_delta(units, high, times) > delta:
+        return None
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if group_delta(units, middle, times) > delta else (low, middle)
+    return times * high if times * high <= LARGEST_EPSILON else None
 
 
 # One by one, for the clock: the product asks PLD and RDP together.

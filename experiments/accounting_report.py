@@ -41,7 +41,8 @@ _KEY: Final = (
     "differential privacy), an upper bound for sampled ones. PLD and RDP: upper bounds of "
     f"dp-accounting, asked by the product (PLD in cells of {INTERVAL:g}). PRV: from the lower to "
     f"the upper bound that it states, its error of epsilon set to {PRV_ERROR:g} each way and of "
-    "delta to a thousandth; both count the removal of a person only. zCDP: upper bounds, converted by Canonne, Kamath and Steinke 2020 "
+    "delta to a thousandth; both count the removal of a person only. zCDP: upper bounds, "
+    "converted by Canonne, Kamath and Steinke 2020 "
     "(best order) and by Bun and Steinke 2016; sampling does not help it. The Gaussian limit (Bu "
     "et al. 2020) is no bound: for sampled sums it may be too low."
 )

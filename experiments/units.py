@@ -16,7 +16,7 @@ from dp_accounting.pld import privacy_loss_distribution
 from scipy.stats import binom
 
 from experiments import priced_plans, unit_sums
-from experiments.accountants import rate_of
+from experiments.accountants import generic, group_delta, rate_of
 from experiments.cache import digest_of_files, digest_of_product
 from experiments.experiment import Setting, Work
 from experiments.priced_plans import DELTA, KINDS, SCHEMA, plan_of, priced, trained_events
@@ -24,7 +24,7 @@ from experiments.unit_sums import Asked, Moved, at_institutions, of_a_record, of
 from federation.learning import Local
 from federation.plan import Plan
 from federation.pricing import price_of
-from federation.privacy.accountant import LARGEST_EPSILON, delta_of, epsilon_of
+from federation.privacy.accountant import LARGEST_EPSILON, epsilon_of
 from federation.privacy.events import GaussianEvents
 from federation.privacy.units import BudgetUnits, Delta
 from federation.query import Question, sensitivity_squared
@@ -150,31 +150,6 @@ def stated(squared: float, delta: float = DELTA) -> float | None:
     return epsilon if epsilon <= LARGEST_EPSILON else None
 
 
-def group_delta(units: BudgetUnits, epsilon: float, times: int) -> float:
-    """Returns the delta at which a group of `times` has times x epsilon, whatever the mechanism.
-
-    (epsilon, delta) for one becomes (k epsilon, delta (e^(k epsilon) - 1) / (e^epsilon - 1)) for k
-    (Vadhan 2017, "The complexity of differential privacy", Lemma 2.2, summed). Infinity where it
-    cannot be computed.
-    """
-    try:
-        growth = math.expm1(times * epsilon) / math.expm1(epsilon)
-    except OverflowError:
-        return math.inf
-    return delta_of(units, epsilon) * growth
-
-
-def generic(units: BudgetUnits, times: int, delta: float = DELTA) -> float | None:
-    """Returns the group's epsilon at `delta`: the best epsilon of one to start from, times k."""
-    low, high = 1e-9, 500.0 / times
-    if group_delta(units, high, times) > delta:
-        return None
-    while high - low > 1e-9 * high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if group_delta(units, middle, times) > delta else (low, middle)
-    return times * high if times * high <= LARGEST_EPSILON else None
-
-
 def lines_of(targets: tuple[float, ...]) -> tuple[Line, ...]:
     """Returns the units of the standard plan, a scorecard in joint mode."""
     prices = [priced("card", target)[1] for target in targets]
@@ -193,7 +168,7 @@ def lines_of(targets: tuple[float, ...]) -> tuple[Line, ...]:
             moves=f"{times:,}",
             exact=True,
             epsilons=moved(times**2, times**2),
-            generic=tuple(generic(total, times) for total in totals),
+            generic=tuple(generic(total, times, DELTA) for total in totals),
             blown=tuple(one if one <= 1 else None for one in blown),
             times=times,
         )

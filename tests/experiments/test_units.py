@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from experiments.accountants import generic, group_delta
 from experiments.priced_plans import DELTA, priced
 from experiments.unit_sums import Asked, at_institutions, of_a_record, of_a_row, row_bound
 from experiments.units import (
@@ -11,8 +12,6 @@ from experiments.units import (
     ROWS,
     across,
     against,
-    generic,
-    group_delta,
     lines_of,
     printed,
     row_schema,
@@ -67,7 +66,7 @@ def test_an_exact_account_of_a_group_is_below_what_any_mechanism_would_pay() -> 
 @pytest.mark.parametrize("times", [2, 3, 5])
 def test_the_generic_bound_keeps_its_delta_and_holds_for_the_true_group(times: int) -> None:
     units = priced("card", 1.0)[1].price.trained
-    found = generic(units, times)
+    found = generic(units, times, DELTA)
     assert group_delta(units, found / times, times) == pytest.approx(DELTA, rel=1e-4)
     assert delta_of(BudgetUnits(units * times**2), found) <= DELTA
     one = epsilon_of(units, Delta(DELTA))
