@@ -17,11 +17,11 @@ from clients.installed_modules import described, installed_as
 from clients.snapshot import Snapshot
 from federation.asking import require_shape
 from federation.errors import ConfigurationError
-from federation.fits import public_network
+from federation.fits import _carried_over, public_network
 from federation.learning import NetworkModel
 from federation.model.attributions import attributions
 from federation.model.module import Module
-from federation.model.network import LARGEST_PARAMETER, Activation, Network, inputs
+from federation.model.network import LARGEST_PARAMETER, NO_BIN, Activation, Network, Shape, inputs
 from federation.model.score_scale import ScoreScale
 from tests.federations import small_schema
 from tests.networks import random_codes
@@ -229,6 +229,37 @@ def test_a_module_is_asked_over_public_bins_alone() -> None:
     other = msgspec.structs.replace(shape, bin_of_cell=(swapped, *others))
     with pytest.raises(ConfigurationError, match="other than public bins"):
         require_shape(asked, schema, Network.of(other, np.zeros(shape.parameters)))
+
+
+def test_a_message_brings_no_module_that_the_plan_does_not_name() -> None:
+    schema, asked = small_schema(), model("Plain")
+    shape = public_network(asked, schema).shape
+    with pytest.raises(ConfigurationError, match="layers that the plan asks for"):
+        require_shape(
+            msgspec.structs.replace(asked, module=None),
+            schema,
+            Network.of(shape, np.zeros(shape.parameters)),
+        )
+
+
+def test_hidden_layers_and_a_module_exclude_each_other() -> None:
+    asked = model("Plain")
+    with pytest.raises(ConfigurationError, match="empty where there is a module"):
+        msgspec.structs.replace(asked, hidden=(2,))
+    with pytest.raises(ConfigurationError, match="not both"):
+        msgspec.structs.replace(public_network(asked, small_schema()).shape, hidden=(2,))
+
+
+def test_a_public_bin_begins_with_the_mean_evidence_of_its_cells() -> None:
+    counted = Shape(
+        bin_of_cell=((0, 1, 1, NO_BIN), (0, 0)),
+        ordered_cells=(4, 0),
+        hidden=(),
+        activation=Activation.TANH,
+    )
+    public = msgspec.structs.replace(counted, bin_of_cell=((0, 0, 1, 1), (0, 1)))
+    found = _carried_over(np.array([1.0, 3.0, 5.0]), counted, public)
+    assert_allclose(found, [2.0, 1.5, 5.0, 5.0])
 
 
 @pytest.mark.parametrize("field", ["name", "package", "start"])
