@@ -61,9 +61,19 @@ def require_trainable(schema: Schema, settings: NetworkModel) -> None:
 
     Raises:
         ConfigurationError: the module is not installed here, is another one than the plan's, has no
-            gradient for each person, or torch is missing.
+            gradient for each person, scores rows together otherwise than alone, or torch is
+            missing.
     """
-    _exact(public_network(settings, schema), settings.clip)
+    network = public_network(settings, schema)
+    at = _exact(network, settings.clip)
+    width = network.shape.inputs
+    trial = np.sin(np.arange(3.0 * width, dtype=np.float32).reshape(3, width))  # any three rows
+    alone = at.log_odds(trial)
+    if not np.allclose(network.log_odds_at(trial.astype(np.float64)), alone, 1e-3, 1e-3):
+        raise ConfigurationError(
+            "This network scores rows otherwise together than alone: what is released would not "
+            "score people as it was evaluated. A row's score must be of that row alone."
+        )
 
 
 def gradients(
@@ -92,8 +102,8 @@ def gradients(
         codes, bad = block.codes[scored], block.bad
         if rows is not None:
             codes, bad = codes[:, rows], bad[rows]
-        for start in range(0, bad.size, BLOCK_ROWS):
-            part = slice(start, start + BLOCK_ROWS)
+        for start in range(0, bad.size, at.rows_at_once):
+            part = slice(start, start + at.rows_at_once)
             of_part = None if rows_of_person is None else rows_of_person[part]
             yield Products(
                 layers=at.of(inputs(shape, codes[:, part]), bad[part], of_part),

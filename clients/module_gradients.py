@@ -13,13 +13,15 @@ but nothing in torch promises that, and no bound on it holds for any module. So 
 in torch, always in the same memory: of what is computed for it, nothing depends on anybody else.
 It is repeated bit by bit by the same release of torch on the same kind of processor with the same
 number of threads. A module that keeps what it has seen would break this; a first trial refuses it.
+Whatever a module raises for a row, that row brings the zero vector: an error that reached whoever
+asks, or stopped the process, would say something of that person.
 
 Opacus' validator says which modules have a gradient for each person at all; it refuses those that
 mix people, such as BatchNorm.
 """
 
 import math
-from typing import ClassVar
+from typing import Final
 
 import numpy as np
 import torch
@@ -27,12 +29,14 @@ from numpy.typing import NDArray
 from opacus.validators import ModuleValidator
 from torch import nn
 
-from clients.installed_modules import installed_as
+from clients.installed_modules import fixed_numbers, installed_as, modellers_code
 from federation.door import Layer
 from federation.errors import ConfigurationError, PrivacyError
 from federation.model.network import LARGEST_PARAMETER, Network
 from federation.query import UNITS_PER_CLIP
 
+_MOST_ROWS: Final = 256
+_BLOCK_NUMBERS: Final = 2**23  # 64 MiB of gradients, which the door copies once
 _MARGIN = 1 - 2.0**-40  # more than all roundings of a row's clip factor together
 
 
@@ -72,7 +76,7 @@ def of_network(network: Network, clip_norm: float) -> "ModuleGradients":
         )
     absolute = np.concatenate([vector[:additive], trained.numpy()])
     return ModuleGradients(
-        np.clip(absolute, -LARGEST_PARAMETER, LARGEST_PARAMETER),
+        absolute,
         module=TwoParts(shape.inputs, deep),
         inputs=shape.inputs,
         clip_norm=clip_norm,
@@ -82,10 +86,8 @@ def of_network(network: Network, clip_norm: float) -> "ModuleGradients":
 class ModuleGradients:
     """Clipped gradients of people's logistic loss at one module and one set of parameters.
 
-    `ROWS_AT_ONCE` rows of a small network fit in memory easily; any number gives the same.
+    `rows_at_once` rows fit in memory easily; any number gives the same.
     """
-
-    ROWS_AT_ONCE: ClassVar = 256
 
     def __init__(
         self,
@@ -115,7 +117,8 @@ class ModuleGradients:
         """
         if not 0.0 < clip_norm < math.inf:
             raise ConfigurationError(f"Expected a clip norm above 0, got {clip_norm}.")
-        _require_valid(module)
+        with modellers_code("be looked at by Opacus"):
+            _require_valid(module)
         self._module = module.eval().to(torch.float32)
         self._trained = [one for one in module.parameters() if one.requires_grad]
         length = sum(one.numel() for one in self._trained)
@@ -129,7 +132,9 @@ class ModuleGradients:
         self._clip_norm = clip_norm
         self._row = torch.zeros((1, inputs), dtype=torch.float32)
         self._gradient = torch.zeros(length, dtype=torch.float64)
-        self._require_one_score()
+        self.rows_at_once = min(max(_BLOCK_NUMBERS // max(length, 1), 1), _MOST_ROWS)
+        with modellers_code("score and have a gradient"):
+            self._require_one_score()
 
     def of(
         self,
@@ -145,14 +150,18 @@ class ModuleGradients:
 
         Args:
             x: float32[rows, inputs], numbers in [-1, 1]; what lies beyond is cut. A row with NaN or
-                infinity brings the zero vector, and so does one whose gradient has them.
+                infinity brings the zero vector, and so does one whose gradient has them, or for
+                which the module raises.
             bad: uint8[rows], the outcome; only the lowest bit is read.
             rows_of_person: float64[rows], R, each >= 1; None if every row is a person.
         """
         signals = np.zeros((len(x), len(self._gradient)))
         usable = np.isfinite(x).all(axis=1)
         for place in np.flatnonzero(usable):
-            score, squared = self._differentiate(x[place])
+            try:
+                score, squared = self._differentiate(x[place])
+            except Exception:  # noqa: BLE001, S112  # a row's own affair, whatever it is
+                continue
             residual = _logistic(score) - float(bad[place] & 1)
             norm = abs(residual) * math.sqrt(squared)
             if not norm < math.inf:  # NaN too
@@ -168,13 +177,17 @@ class ModuleGradients:
         """Returns float64[rows], the log-odds of bad of each row, of that row alone.
 
         Args:
-            x: as `of` takes it; a row with NaN or infinity, or whose score is none, scores 0.
+            x: as `of` takes it; a row with NaN or infinity, or whose score is none, or for which
+                the module raises, scores 0.
         """
         found = np.zeros(len(x))
-        with torch.no_grad():
-            for place in np.flatnonzero(np.isfinite(x).all(axis=1)):
-                self._row.copy_(torch.from_numpy(np.clip(x[place], -1.0, 1.0)))
-                found[place] = self._module(self._row).sum().item()
+        for place in np.flatnonzero(np.isfinite(x).all(axis=1)):
+            try:
+                with torch.no_grad():
+                    self._row.copy_(torch.from_numpy(np.clip(x[place], -1.0, 1.0)))
+                    found[place] = self._module(self._row).sum().item()
+            except Exception:  # noqa: BLE001, S112  # as above
+                continue
         return np.nan_to_num(found, nan=0.0)
 
     def _differentiate(self, row: NDArray[np.float32]) -> tuple[float, float]:
@@ -192,6 +205,7 @@ class ModuleGradients:
     def _require_one_score(self) -> None:
         """Fails unless a row has one score, and the same one whoever was asked before."""
         width = self._row.shape[1]
+        fixed = fixed_numbers(self._module)
         with torch.no_grad():
             shape = self._module(torch.zeros((3, width))).shape
         if shape != (3,):
@@ -203,7 +217,10 @@ class ModuleGradients:
         before = (self._differentiate(one), self._gradient.clone())
         self._differentiate(other)
         after = (self._differentiate(one), self._gradient)
-        if before[0] != after[0] or not torch.equal(before[1], after[1]):
+        same = np.array_equal(before[0], after[0], equal_nan=True) and np.array_equal(
+            before[1].numpy(), after[1].numpy(), equal_nan=True
+        )
+        if not same or fixed_numbers(self._module) != fixed:
             raise ConfigurationError(
                 "This network scores the same row differently when it is asked again: it must not "
                 "draw random numbers or keep what it has seen."

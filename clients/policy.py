@@ -10,7 +10,6 @@ from typing import Final
 
 import msgspec
 
-from clients.dense import require_trainable
 from federation.errors import ConfigurationError, PrivacyError
 from federation.learning import Mode, ScorecardModel
 from federation.messages import RefusalCode
@@ -221,6 +220,9 @@ def _module(plan: Plan, schema: Schema) -> Iterator[Rule]:
         return
     if plan.schema != schema.digest:  # said above
         return
+    # imported here: whoever only reads a policy needs no snapshots
+    from clients.dense import require_trainable  # noqa: PLC0415
+
     text, holds = f"the network's module {plan.model.module.name!r} is installed here", True
     try:
         require_trainable(schema, plan.model)

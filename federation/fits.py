@@ -189,7 +189,7 @@ def _evidence(counts: FitSettings) -> Array:
 
 
 def _carried_over(evidence: Array, counted: Shape, public: Shape) -> Array:
-    """Returns for each public bin the mean evidence of its cells, of those that have any."""
+    """Returns for each public bin the mean evidence of its cells, 0 of one without a bin."""
     found, start = [], 0
     for of_counted, of_public, bins in zip(
         counted.bin_of_cell, public.bin_of_cell, counted.bins, strict=True

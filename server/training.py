@@ -19,6 +19,7 @@ from federation.errors import ConfigurationError
 from federation.fits import Fit, public_network
 from federation.learning import NetworkModel
 from federation.messages import Model
+from federation.model.attributions import attributions
 from federation.model.release import release_json
 from federation.outcome import require_gate
 from federation.plan import Plan
@@ -102,7 +103,7 @@ def run_training(
         ProtocolError: the plan is unsigned or expired, too few institutions take part or answer,
             or what was trained fails the plan's gate: then the plan ends without a release.
         ConfigurationError: plan and schema, or plan and key, do not match, or the plan's module is
-            not installed here.
+            not installed here, or cannot score here.
         PrivacyError: the plan costs more than it promises.
     """
     plan.require_signed()
@@ -111,7 +112,9 @@ def run_training(
         raise ConfigurationError("This key is not the coordinator's that the plan names.")
     price = price_of(plan, schema)
     if isinstance(plan.model, NetworkModel) and plan.model.module is not None:
-        public_network(plan.model, schema).deep_part()  # else it could not be released
+        network = public_network(plan.model, schema)
+        cells = np.zeros((len(network.shape.bin_of_cell), 2), dtype=np.uint8)
+        attributions(network, cells, np.zeros(network.shape.inputs))  # else nothing is released
     with sums:
         sums.begin()
         counts: Total | None = None

@@ -116,7 +116,7 @@ def _of_module(deep: DeepPart, mean: Array, away: Array) -> Array:
     lacking = difference - parts.sum(axis=1)
     total = np.maximum(sizes.sum(axis=1), np.finfo(np.float64).tiny)
     found: Array = parts + sizes * (lacking / total)[:, np.newaxis]
-    return found
+    return np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)  # no score, no reasons
 
 
 def _mean_slopes(activation: Activation, layers: list[Array], mean: Array, away: Array) -> Array:

@@ -32,7 +32,7 @@ class Module(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         start: SHA-256 of those it begins with, of `fedscore/module-start/1`.
 
     Raises:
-        ConfigurationError: no name, or too many parameters.
+        ConfigurationError: no name, text that is not printable, or too many parameters.
     """
 
     name: str
@@ -41,9 +41,11 @@ class Module(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     start: str
 
     def __post_init__(self) -> None:
-        if not (self.name and self.package) or not 1 <= self.parameters <= LONGEST_SUM:
+        named = all(one and one.isprintable() for one in (self.name, self.package, self.start))
+        if not named or not 1 <= self.parameters <= LONGEST_SUM:
             raise ConfigurationError(
-                "Expected a module's name, its package and 1 to 2^24 parameters."
+                "Expected a module's name, its package and its start as printable text, and 1 to "
+                "2^24 parameters."
             )
 
 

@@ -316,9 +316,11 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """
         rows = codes.shape[1]
         found = np.empty(rows, dtype=np.float64)
+        deep = None if self.shape.module is None else self.deep_part()
         for start in range(0, rows, BLOCK_ROWS):
             block = slice(start, start + BLOCK_ROWS)
-            found[block] = self.log_odds_at(inputs(self.shape, codes[:, block]).astype(np.float64))
+            x = inputs(self.shape, codes[:, block]).astype(np.float64)
+            found[block] = self._log_odds_at(x, deep)
         return found
 
     def log_odds_at(self, x: Array) -> Array:
@@ -327,10 +329,13 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Args:
             x: float64[rows, D].
         """
+        return self._log_odds_at(x, None if self.shape.module is None else self.deep_part())
+
+    def _log_odds_at(self, x: Array, deep: DeepPart | None) -> Array:
         additive, *layers = (matrix.astype(np.float64) for matrix in self.matrices.values())
         found: Array = x @ additive[0, :-1] + additive[0, -1]
-        if self.shape.module is not None:
-            return found + self.deep_part().log_odds(x)
+        if deep is not None:  # a score that is no number is 0, as people were evaluated
+            return np.nan_to_num(found + deep.log_odds(x), nan=0.0)
         if layers:
             *hidden, output = layers
             for matrix in hidden:

@@ -51,12 +51,20 @@ def deep(inputs):
 def restless(inputs):
     return nn.Sequential(nn.Linear(inputs, 1), nn.Flatten(0))
 
+class Overwriting(Deep):
+    def forward(self, x):
+        x[:, 0] = 0.0
+        return super().forward(x)
+
+def overwriting(inputs):
+    return Overwriting(inputs, 4, 1)
+
 def mixing(inputs):
     torch.manual_seed(1)
     return nn.Sequential(nn.Linear(inputs, 2), nn.BatchNorm1d(2), nn.Linear(2, 1), nn.Flatten(0))
 """
 ENTRIES = "[fedscore.networks]\n" + "".join(
-    f"{name} = bank_networks:{name}\n" for name in ("deep", "restless", "mixing")
+    f"{name} = bank_networks:{name}\n" for name in ("deep", "restless", "mixing", "overwriting")
 )
 INSTITUTION = """
 [mode]
@@ -168,7 +176,7 @@ def test_a_plan_describes_the_module_it_names(package: Path) -> None:
     other = asked(schema).module
     assert other is not None
     assert other.start != module.start
-    with pytest.raises(ConfigurationError, match="others each time"):
+    with pytest.raises(ConfigurationError, match="other numbers each time"):
         asked(schema, module="restless")
     with pytest.raises(ConfigurationError, match="'absent'"):
         asked(schema, module="absent")
@@ -204,6 +212,19 @@ def test_a_coordinator_without_the_module_begins_nothing(tmp_path: Path, package
     made = trained_with(tmp_path, Joint())
     install(package, seed=8)
     with pytest.raises(ConfigurationError, match="is not the plan's"):
+        made.run(out="run")
+
+
+@pytest.mark.usefixtures("package")
+def test_a_coordinator_that_could_not_explain_scores_begins_nothing(tmp_path: Path) -> None:
+    made = federation(
+        tmp_path,
+        institutions=3,
+        people=60,
+        model=asked(small_schema(), module="overwriting"),
+        spare_attempts=0,
+    )
+    with pytest.raises(ConfigurationError, match="failed to explain"):
         made.run(out="run")
 
 
