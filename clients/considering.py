@@ -7,7 +7,7 @@ import msgspec
 
 from clients.configuration import Approval, DaemonConfiguration
 from clients.decisions import Decision
-from clients.policy import Rule, consider, fits
+from clients.policy import Rule, consider, fits, runs_here
 from federation.errors import ConfigurationError
 from federation.plan import Plan
 from federation.pricing import price_of
@@ -128,6 +128,8 @@ def consideration(
     price = price_of(plan, schema)
     policy = configuration.policy
     rules = (*fitting, *consider(plan, price, policy, balance), space)
+    if all(rule.holds for rule in rules):
+        rules = (*rules, *runs_here(plan, schema))
     delta = Delta(policy.delta)
 
     def side(population: Population) -> Side:

@@ -146,7 +146,6 @@ def fits(
         *_occasion(plan, now, roster, schema),
         *_company(plan, identifier, roster, approved_peers),
         *_own_people(plan, split, most_people),
-        *_module(plan, schema),
     )
 
 
@@ -215,10 +214,14 @@ def _own_people(plan: Plan, split: Split, most_people: int) -> Iterator[Rule]:
     )
 
 
-def _module(plan: Plan, schema: Schema) -> Iterator[Rule]:
+def runs_here(plan: Plan, schema: Schema) -> Iterator[Rule]:
+    """Yields the rule that a plan with a module keeps if it is installed here; loads it.
+
+    Args:
+        plan: that keeps all other rules: nobody else's plan makes this machine load code.
+        schema: that it names.
+    """
     if isinstance(plan.model, ScorecardModel) or plan.model.module is None:
-        return
-    if plan.schema != schema.digest:  # said above
         return
     # imported here: whoever only reads a policy needs no snapshots
     from clients.dense import require_trainable  # noqa: PLC0415

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 
 from clients.ledger import Ledger
-from clients.policy import Policy, consider, fits, rate
+from clients.policy import Policy, consider, fits, rate, runs_here
 from clients.records import Records
 from federation import canonical
 from federation.canonical import Digest
@@ -130,7 +131,8 @@ class Weighing:
         """
         balance = self.ledger.balance(self.policy.limits)
         settled = (RefusalCode.PRICE, RefusalCode.UNAVAILABLE) if is_reserved else ()
-        for rule in consider(plan, price, self.policy, balance):
+        rules = consider(plan, price, self.policy, balance)
+        for rule in chain(rules, runs_here(plan, self.schema)):
             if not rule.holds and rule.code not in settled:
                 raise Refused(rule.code, f"policy: {rule.text}")
 

@@ -78,8 +78,10 @@ def deep_part(module: Module, *, inputs: int, way: NDArray[np.float32]) -> DeepP
         ConfigurationError: it is not installed here, is not the plan's, or nothing here can run it.
     """
     found = tuple(entry_points(group=RUNTIMES, name="torch"))
-    if not found:
-        raise ConfigurationError("This installation cannot run modules: install fedscore anew.")
+    if len(found) != 1:
+        raise ConfigurationError(
+            f"{len(found)} installed packages say that they run modules: expected fedscore alone."
+        )
     try:
         runtime: Runtime = found[0].load()
     except ImportError as error:
