@@ -89,6 +89,9 @@ def digest_of_product() -> str:
         for path in sorted((ROOT / package).glob(pattern)):
             if path.name in (
                 "command.py",
+                "advice.py",
+                "advice_command.py",
+                "advice_law.py",
                 "tables.py",
                 "progress.py",
                 "price_sheet.py",
