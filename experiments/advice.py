@@ -86,7 +86,7 @@ def run_advice(setting: Setting) -> Advised:
     )  # fmt: skip
     institutions, epsilons = UNSEEN_INSTITUTIONS, UNSEEN_EPSILONS
     if setting.quick:
-        federations, trainings, most, parts, sizes = 10, 2, 5_000, 2, {TAIWAN.name: (3_000,)}
+        federations, trainings, most, parts, sizes = 8, 3, 4_000, 2, {TAIWAN.name: (3_000,)}
         institutions, epsilons = (3,), (0.3, 4.0)
     terms = tuple((count, epsilon) for count in institutions for epsilon in epsilons)
     setting.expect(federations + parts * len(sizes))
@@ -203,11 +203,12 @@ def _whole(unseen: tuple[Case, ...]) -> tuple[Whole, ...]:
     if not path.exists():
         return ()
     measured = msgspec.json.decode(path.read_bytes(), type=Comparison)
-    rates = {(case.data, case.people): case.bad_rate for case in unseen}
+    by_size = sorted(unseen, key=lambda case: case.people)
+    rates = {case.data: case.bad_rate for case in by_size}  # of the largest part
     found = []
     for one in measured.sets:
         name, people, alone = one.ours.dataset, one.ours.trained, one.peers.card
-        rate = rates.get((name, people))
+        rate = rates.get(name)
         if rate is None:
             continue
         wish = Wish(

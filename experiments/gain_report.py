@@ -229,5 +229,5 @@ def plot(found: Gains) -> Figure:
     axes.axhline(0.0, color="black", linewidth=0.8)
     axes.set_xticks(range(len(INSTITUTIONS)), INSTITUTIONS, rotation=45)
     axes.set_ylabel("AUC, federated - alone")
-    axes.legend()
+    axes.legend(loc="upper left")
     return figure
