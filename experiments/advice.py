@@ -16,11 +16,11 @@ from scipy.special import expit
 
 from experiments import advice_cases
 from experiments.advice_cases import NATION, SYNTHETIC, Case
-from experiments.cache import digest_of_product
+from experiments.cache import digest_of_module
 from experiments.comparison import Comparison
 from experiments.datasets import DATASETS, GMSC, PAKDD, SBA, TAIWAN, locate, sha256_of
 from experiments.division import INSTITUTIONS, schema_of
-from experiments.experiment import RESULTS, Setting, Work
+from experiments.experiment import Setting, Work, read_result
 from experiments.trial import DELTA
 from fedscore import advice_law
 from fedscore.advice import Wish, draft_of, signals_of
@@ -168,9 +168,8 @@ def _even(loss: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _made_from(what: str) -> dict[str, object]:
-    """Returns what every case depends on: the law itself changes none."""
-    code = [sha256_of(path) for path in advice_cases.CODE]
-    return {"what": what, "product": digest_of_product(), "code": code}
+    """Returns what every case depends on; the law's figures change none."""
+    return {"what": what, "code": digest_of_module("experiments.advice_cases")}
 
 
 def _synthetic(seed: int, trainings: int, most_people: int) -> Work[tuple[Case, ...]]:
@@ -199,14 +198,13 @@ def _unseen(
 
 def _whole(unseen: tuple[Case, ...]) -> tuple[Whole, ...]:
     """Returns what `comparison` measured, where its result is here and the bad rate is known."""
-    path = RESULTS / "comparison.json"
-    if not path.exists():
+    result = read_result("comparison", Comparison)
+    if result is None:
         return ()
-    measured = msgspec.json.decode(path.read_bytes(), type=Comparison)
     by_size = sorted(unseen, key=lambda case: case.people)
     rates = {case.data: case.bad_rate for case in by_size}  # of the largest part
     found = []
-    for one in measured.sets:
+    for one in result.found.sets:
         name, people, alone = one.ours.dataset, one.ours.trained, one.peers.card
         rate = rates.get(name)
         if rate is None:

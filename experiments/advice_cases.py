@@ -24,7 +24,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-import fedscore.advice
 from clients.home import ROUNDS_AT_HOME
 from experiments.datasets import DATASETS
 from experiments.division import SCHEMAS, divided
@@ -52,9 +51,6 @@ SYNTHETIC: Final = "synthetic"
 NATION: Final = "nation"
 _TESTED: Final = 20_000
 _CELLS: Final = 40
-
-CODE: Final = (Path(__file__), Path(fedscore.advice.__file__))
-"""What cases depend on beside the product."""
 
 Array = NDArray[np.float64]
 

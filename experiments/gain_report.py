@@ -1,7 +1,7 @@
 """Who gains, as tables, a sentence and a plot: by size, risk, columns held and history."""
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -9,13 +9,16 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from experiments.bank_results import Bank, Banks, gain_of
-from experiments.demo_figures import RESULT as DEMO
+from experiments.demo_figures import NAME as DEMO
 from experiments.demo_figures import DemoFigures, Holder
 from experiments.division import reach
-from experiments.experiment import RESULTS
+from experiments.experiment import read_result
 from experiments.gains import BANKED, BOTH, DELTA, INSTITUTIONS, THIN, TWO, Gains, OfNation
 from experiments.nation import BANK_NAMES, PLATFORM
 from experiments.tables import markdown
+from federation.errors import ConfigurationError
+
+R = TypeVar("R", bound=msgspec.Struct)
 
 _GAIN_HEADS: Final = ("alone", "federated", "pooled", "federated - alone", "federated - pooled")
 
@@ -115,7 +118,7 @@ def by_risk(_: Gains) -> str:
 
 
 def _in_thirds(title: str, figure: Callable[[Bank], float], shown: str) -> str:
-    found = msgspec.json.decode((RESULTS / "banks.json").read_bytes(), type=Banks)
+    found = _read("banks", Banks)
     heads = [title, "institutions", "year", "epsilon", "alone", "federated", "pooled"]
     heads += ["federated - alone", "federated - pooled", "corrected - alone"]
     rows = []
@@ -148,6 +151,13 @@ def _in_thirds(title: str, figure: Callable[[Bank], float], shown: str) -> str:
     return markdown(heads, rows)
 
 
+def _read(name: str, kind: type[R]) -> R:
+    result = read_result(name, kind)
+    if result is None:
+        raise ConfigurationError(f"There is no result of {name} yet: run that first.")
+    return result.found
+
+
 def _gain(found: Banks, banks: Sequence[Bank], epsilon: int, card: str, over: str) -> str:
     gain = gain_of(found, banks, epsilon, card, over)
     return f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
@@ -155,8 +165,7 @@ def _gain(found: Banks, banks: Sequence[Bank], epsilon: int, card: str, over: st
 
 def by_columns(_: Gains) -> str:
     """Returns the staged institutions of the demo by the columns that they hold."""
-    found = msgspec.json.decode(DEMO.read_bytes(), type=DemoFigures)
-    platform, *banks = found.holders
+    platform, *banks = _read(DEMO, DemoFigures).holders
     rows = [
         ["two that banks lack, not three that they have", *_of_holders([platform])],
         ["three that the platform lacks, not two that it has", *_of_holders(banks)],

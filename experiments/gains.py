@@ -25,10 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from experiments import advice_cases
 from experiments.advice_cases import Crowd
-from experiments.cache import digest_of_product
-from experiments.datasets import sha256_of
+from experiments.cache import digest_of_module
 from experiments.division import SCHEMAS
 from experiments.experiment import Setting, Work
 from experiments.nation import (
@@ -117,8 +115,7 @@ def run_gains(setting: Setting) -> Gains:
         Work(
             made_from={
                 "what": "gains",
-                "product": digest_of_product(),
-                "code": [sha256_of(path) for path in (Path(__file__), *advice_cases.CODE)],
+                "code": digest_of_module("experiments.gains"),
                 "people": people,
                 "seed": seed,
             },
