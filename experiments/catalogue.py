@@ -5,7 +5,9 @@ from typing import Any, Final
 from experiments import (
     accounting,
     accounting_report,
+    advice_report,
     flower_simulation,
+    gain_report,
     gradient_steps,
     live_report,
     mask_report,
@@ -17,6 +19,7 @@ from experiments import (
     units,
 )
 from experiments.accounting import Accounting, run_accounting
+from experiments.advice import Advised, run_advice
 from experiments.bank_results import Banks
 from experiments.banks import run_banks
 from experiments.comparison import Comparison, run_comparison
@@ -24,6 +27,7 @@ from experiments.confirmation import Confirmation, run_confirmation
 from experiments.datasets import GMSC, TAIWAN
 from experiments.experiment import NO_EPSILON, PERSON, Experiment
 from experiments.flower_simulation import FlowerSimulation, run_flower_simulation
+from experiments.gains import Gains, run_gains
 from experiments.gradient_steps import GradientSteps, run_gradient_steps
 from experiments.live_rounds import LiveRounds, run_live_rounds
 from experiments.masks import MaskCosts, run_masks
@@ -199,6 +203,40 @@ NETWORKS: Final = Experiment(
     plot=networks.plot,
 )
 
+ADVICE: Final = Experiment(
+    name="advice",
+    question="Does `fedscore plan advise` say beforehand what the noise costs?",
+    promise=f"{PERSON} Above 100,000 people delta is 1 / (10 people).",
+    minutes=4,
+    kind=Advised,
+    run=run_advice,
+    answer=advice_report.answer,
+    tables={
+        "advice": advice_report.table,
+        "advice_by_data": advice_report.by_data,
+        "advice_whole": advice_report.whole,
+    },
+    plot=advice_report.plot,
+)
+
+GAINS: Final = Experiment(
+    name="gains",
+    question="Who gains: by size, by risk, by columns held, thin files and bank customers?",
+    promise=PERSON,
+    minutes=2,
+    kind=Gains,
+    run=run_gains,
+    answer=gain_report.answer,
+    tables={
+        "gain_by_size": gain_report.by_size,
+        "gain_by_risk": gain_report.by_risk,
+        "gain_by_columns": gain_report.by_columns,
+        "gain_by_institution": gain_report.by_institution,
+        "gain_by_history": gain_report.by_history,
+    },
+    plot=gain_report.plot,
+)
+
 ACCOUNTANTS: Final = Experiment(
     name="accountants",
     question="What do other accountants say, and what does a ledger charge for many plans?",
@@ -252,6 +290,8 @@ EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
         MEMBERSHIP,
         FLOWER_SIMULATION,
         GRADIENT_STEPS,
+        ADVICE,
+        GAINS,
         ACCOUNTANTS,
         UNITS,
     )

@@ -8,6 +8,7 @@ import typer
 
 from federation.errors import ConfigurationError, FedscoreError
 from fedscore import files
+from fedscore.advice_command import plan_advise
 from fedscore.coordinator_command import coordinator_app
 from fedscore.institution_command import institution_app
 from fedscore.ledger_command import ledger_app
@@ -25,6 +26,7 @@ transcript_app = typer.Typer(help="What the coordinator wrote down.", **SETTINGS
 bench_app = typer.Typer(help="How fast this machine is.", **SETTINGS)
 app.add_typer(schema_app, name="schema")
 app.add_typer(plan_app, name="plan")
+plan_app.command("advise")(plan_advise)
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(release_app, name="release")
 app.add_typer(transcript_app, name="transcript")

@@ -32,6 +32,9 @@ COMMANDS = (
     Command(words="schema check schema.toml table.parquet", reads=("schema.toml", "table.parquet")),
     Command(words="schema check schema.toml table.csv", reads=("table.csv",), times=12),
     Command(words="plan price plan.toml --schema schema.toml", reads=("plan.toml", "schema.toml")),
+    Command(words="plan advise --schema schema.toml --people 1000 --institutions 4 --quorum 4 "
+            "--colluders 1 --epsilon 8 --delta 1e-6 --held-out 0.25 --spare-attempts 1 "
+            "--bad-rate 0.1 --auc 0.7", reads=("schema.toml",), times=6),
     Command(words="plan sign plan.toml --key coordinator/coordinator.key --schema schema.toml",
             reads=("plan.toml", "schema.toml", "coordinator/coordinator.key"), times=4),
     Command(words="plan new --schema schema.toml --key coordinator/coordinator.key --name n "
