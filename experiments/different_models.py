@@ -28,7 +28,7 @@ from experiments.attack_stage import NAMES, ROUNDS, STAGE, Stage, opened, staged
 from experiments.cache import digest_of_files, digest_of_product
 from experiments.differencing import DIFFERENCING, counted, plain_card
 from experiments.division import reach
-from experiments.experiment import PERSON, Setting, Work
+from experiments.experiment import Setting, Work
 from experiments.tables import markdown
 from federation import asking
 from federation.errors import ProtocolError
@@ -44,7 +44,6 @@ from federation.secure_aggregation.upload import Upload
 from federation.secure_aggregation.words import from_words, word_type
 from fedscore.planning import SCORECARD
 
-PROMISE: Final = PERSON
 _FEDERATIONS: Final = 6
 _EVERYBODY: Final = tuple(range(len(NAMES)))
 _NETWORK: Final = NetworkModel(

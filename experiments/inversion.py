@@ -8,7 +8,6 @@ leaves the same number there. The product's answers are noised and masked; the a
 everything else: everybody else's records, and the very signal of the person.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,18 +16,16 @@ from typing import Final
 
 import msgspec
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from experiments.cache import digest_of_files, digest_of_product
 from experiments.datasets import TAIWAN
-from experiments.division import INSTITUTIONS, Divided, divided, reach
+from experiments.division import INSTITUTIONS, Divided, divided
 from experiments.entropy import SeededEntropy
 from experiments.experiment import Setting
 from experiments.membership_crowd import contribution, vectors
 from experiments.networks import CLIPS, network
-from experiments.tables import markdown
+from experiments.taken_apart import APART, share_right, taken_apart
 from experiments.trial import People, Terms, people_of, plan_of
 from federation import door
 from federation.asking import sum_for
@@ -58,9 +55,6 @@ NOISED: Final = (
 
 _LITTLE: Final = 10_000
 """What the variance is divided by in a build that adds a hundredth of the noise."""
-
-_POOL: Final = 20
-"""Sums that may be of one person each, at most: the most frequent ones."""
 
 Array = NDArray[np.float64]
 Whole = NDArray[np.int64]
@@ -196,79 +190,6 @@ def _layout(plan: Plan, schema: Schema, everybody: People) -> Layout:
     )
 
 
-# Without noise: take sums of a few people apart.
-
-
-def taken_apart(layout: Layout, sums: Whole, people: int) -> Whole:
-    """Returns int64[features, people]: bins of each person, the most common one where unsure.
-
-    Args:
-        layout: of the numbers.
-        sums: int64[rows of all rounds, width], exact.
-        people: behind them.
-    """
-    weights = np.random.default_rng(5).integers(1, 2**62, len(sums))
-    with np.errstate(over="ignore"):  # modulo 2^64: sums of numbers stay sums
-        numbers = (weights[:, np.newaxis] * sums).sum(axis=0)
-    found = np.repeat(layout.common[:, np.newaxis], people, axis=1)
-    singles = _singles(layout, numbers, people)
-    if not singles:
-        return found
-    sums_of = _sums_of_subsets(np.array(singles))
-    for feature, columns in enumerate(layout.columns):
-        for of_bin, number in enumerate(numbers[columns]):
-            if number == 0:
-                continue
-            subsets = np.flatnonzero(sums_of == number)
-            if len(subsets) == 1:
-                for one in range(len(singles)):
-                    if subsets[0] >> one & 1:
-                        found[feature, one] = of_bin
-    return found
-
-
-def _singles(layout: Layout, numbers: Whole, people: int) -> list[int]:
-    """Returns the numbers that single people leave, as far as they show."""
-    if people == 1:
-        return [int(numbers[-1])]
-    seen = Counter(
-        int(number) for columns in layout.columns for number in numbers[columns] if number != 0
-    )
-    pool = [number for number, _ in seen.most_common(_POOL)]
-    sums_of = _sums_of_subsets(np.array(pool))
-    # Whatever is a sum of other numbers that are seen is of several people.
-    singles = [
-        number
-        for place, number in enumerate(pool)
-        if set(np.flatnonzero(sums_of == number).tolist()) == {1 << place}
-    ][:people]
-    if len(singles) == people - 1:
-        with np.errstate(over="ignore"):
-            rest = np.array([numbers[-1]]) - np.array(singles).sum()
-        singles.append(int(rest[0]))
-    return singles
-
-
-def _sums_of_subsets(numbers: Whole) -> Whole:
-    """Returns int64[2 ** len(numbers)], modulo 2^64: at place p the sum of p's bits' numbers."""
-    sums = np.zeros(1, dtype=np.int64)
-    with np.errstate(over="ignore"):
-        for number in numbers:
-            sums = np.concatenate([sums, sums + number])
-    return sums
-
-
-def share_right(found: Whole, truth: Whole) -> float:
-    """Returns the share of bins found of people, in the order that fits best.
-
-    Args:
-        found: int64[features, people].
-        truth: int64[features, people]; features without a bin do not count.
-    """
-    hits = ((found[:, :, np.newaxis] == truth[:, np.newaxis]) & (truth >= 0)[:, np.newaxis]).sum(0)
-    return float(hits[linear_sum_assignment(-hits)].sum() / (truth >= 0).sum())
-
-
 # With noise: one person, whose signal the attacker is told.
 
 
@@ -325,7 +246,9 @@ def _without_noise(layout: Layout, name: str, people: People, together: int, gro
     for group in range(groups):
         truth = bins[:, group * together : (group + 1) * together]
         exact = np.concatenate([layout.rows(of_round[group]) for of_round in sums])
-        right.append(share_right(taken_apart(layout, exact, together), truth))
+        right.append(
+            share_right(taken_apart(layout.columns, layout.common, exact, together), truth)
+        )
         base.append(share_right(np.repeat(layout.common[:, np.newaxis], together, axis=1), truth))
     return Seen(
         model=name,
@@ -390,8 +313,8 @@ def noised_answer(
         layout: names the plan.
         query: the question.
         alone: int64[length], what the person brings.
-        kind: "plain" under one share of noise, "little" under a hundredth of it, "masked" as it is sent, "total" as it is opened:
-            under the shares of all but a colluder.
+        kind: "plain" under one share of noise, "little" under a hundredth of it, "masked" as it is
+            sent, "total" as it is opened: under the shares of all but a colluder.
         entropy: of noise and masks.
     """
     plan = layout.plan
@@ -419,7 +342,7 @@ def run_inversion(setting: Setting) -> Inversion:
     made_from = {
         "what": "inversion",
         "product": digest_of_product(),
-        "code": digest_of_files([Path(__file__)]),
+        "code": digest_of_files([Path(__file__), APART]),
         "quick": setting.quick,
     }
     setting.expect(2)
@@ -430,81 +353,3 @@ def run_inversion(setting: Setting) -> Inversion:
             made = made_from | {"model": name, "data": data.digest}
             cells += setting.step(made, list[Seen], attack)
     return Inversion(cells=tuple(cells))
-
-
-ANSWERS: Final = {
-    "exact": "plain, no noise",
-    "little": "plain, a hundredth of a share of noise",
-    "plain": "plain, one share of noise",
-    "masked": "masked, as sent",
-    "total": "total of all, as opened",
-}
-
-
-def table(found: Inversion) -> str:
-    """How much of people each kind of answer gives away."""
-    heads = [
-        "model", "answer", "rounds", "people in it", "tried", "features right",
-        "most common bin", "bin of the largest number", "by chance",
-    ]  # fmt: skip
-    rows = [
-        [
-            one.model,
-            ANSWERS[one.answer],
-            str(one.rounds),
-            str(one.people),
-            f"{len(one.right):,}",
-            _share(one.right),
-            _share(one.base),
-            _share(one.largest) if one.largest else "",
-            f"{np.mean(one.chance):.1%}" if one.chance else "",
-        ]
-        for one in found.cells
-    ]
-    return (
-        f"{markdown(heads, rows)}\n\nShare of features whose bin was found, means over groups of "
-        "people with 95 % intervals (Student). With noise, the attacker knows the records of "
-        "everybody else in the sum and what the person adds to its bins, but not which they are."
-    )
-
-
-def _share(values: tuple[float, ...]) -> str:
-    return f"{np.mean(values):.1%} +-{reach(values):.1%}"
-
-
-def answer(found: Inversion) -> str:
-    """One sentence."""
-    parts = []
-    for model in dict.fromkeys(one.model for one in found.cells):
-        cells = [one for one in found.cells if one.model == model]
-        alone = next(one for one in cells if one.answer == "exact")
-        total = next(one for one in cells if one.answer == "total")
-        masked = next(one for one in cells if one.answer == "masked")
-        parts.append(
-            f"{model}: {np.mean(alone.right):.0%} of one person's features from a plain answer "
-            f"without noise; from {total.rounds} opened totals {_share(total.right)}, from masked "
-            f"answers {_share(masked.right)}, saying the most common bin {_share(total.base)}"
-        )
-    return "; ".join(parts)
-
-
-def plot(found: Inversion) -> Figure:
-    """Shares of features found, beside the base rate."""
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    for place, one in enumerate(found.cells):
-        reached = reach(one.right)
-        axes.errorbar(np.mean(one.right), place, xerr=reached, fmt="o", color="black", markersize=4)
-        axes.plot(np.mean(one.base), place, "|", color="black", markersize=12)
-    axes.set_yticks(
-        range(len(found.cells)),
-        [
-            f"{one.model}, {ANSWERS[one.answer]}, {one.people} people, rounds: {one.rounds}"
-            for one in found.cells
-        ],
-        fontsize=7,
-    )
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1.03)
-    axes.set_xlabel("share of features right; stroke: always the most common bin")
-    return figure
