@@ -144,10 +144,17 @@ def layouts(data: Divided) -> Iterator[tuple[str, Layout]]:
             most_per_institution=data.train.num_rows // 5,
             model=model,
         )
-        yield name, _layout(plan_of(data.federation, terms), data.schema, everybody)
+        yield name, layout_of(plan_of(data.federation, terms), data.schema, everybody)
 
 
-def _layout(plan: Plan, schema: Schema, everybody: People) -> Layout:
+def layout_of(plan: Plan, schema: Schema, everybody: People) -> Layout:
+    """Returns where bins stand in a training's answers, run once with noise.
+
+    Args:
+        plan: of the training.
+        schema: of everybody.
+        everybody: all trained people.
+    """
     entropy = SeededEntropy("inversion")
 
     def ask(question: Question, model: Model | None) -> Array:
