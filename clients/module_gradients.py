@@ -19,8 +19,6 @@ mix people, such as BatchNorm.
 """
 
 import math
-from collections.abc import Callable
-from importlib.metadata import entry_points
 from typing import ClassVar
 
 import numpy as np
@@ -29,39 +27,56 @@ from numpy.typing import NDArray
 from opacus.validators import ModuleValidator
 from torch import nn
 
+from clients.installed_modules import installed_as
 from federation.door import Layer
 from federation.errors import ConfigurationError, PrivacyError
-from federation.model.network import LARGEST_PARAMETER
+from federation.model.network import LARGEST_PARAMETER, Network
 from federation.query import UNITS_PER_CLIP
-
-ENTRY_POINTS = "fedscore.networks"
-"""The group of entry points in which an installed package names its networks."""
 
 _MARGIN = 1 - 2.0**-40  # more than all roundings of a row's clip factor together
 
 
-def installed_network(name: str, *, inputs: int) -> nn.Module:
-    """Returns a network that a package on this machine has installed, by name.
+class TwoParts(nn.Module):
+    """A network whose deep part is a module: an additive layer beside it, as any network has."""
 
-    The package declares, in the group ENTRY_POINTS, a callable that takes the number of inputs and
-    returns a module which maps float32[rows, inputs] to log-odds of bad, float32[rows].
+    def __init__(self, inputs: int, deep: nn.Module) -> None:
+        """Takes the number of inputs and the deep part."""
+        super().__init__()
+        self.additive = nn.Linear(inputs, 1)
+        self.deep = deep
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the log-odds of bad, float32[rows], of float32[rows, inputs]."""
+        score: torch.Tensor = self.additive(x).squeeze(-1) + self.deep(x)
+        return score
+
+
+def of_network(network: Network, clip_norm: float) -> "ModuleGradients":
+    """Returns the gradients of a network whose deep part is a module.
+
+    Args:
+        network: at which they are taken.
+        clip_norm: C.
 
     Raises:
-        ConfigurationError: no package or more than one has a network of this name, or what it has
-            makes no module.
+        ConfigurationError: the module is not installed here, or has no gradient for each person.
     """
-    found = entry_points(group=ENTRY_POINTS, name=name)
-    if len(found) != 1:
-        named = sorted({one.name for one in entry_points(group=ENTRY_POINTS)})
-        raise ConfigurationError(
-            f"{len(found)} installed packages have a network {name!r}: expected one. Install the "
-            f"package that the plan's modeller names. Networks here: {', '.join(named) or 'none'}."
+    shape, vector = network.shape, network.vector
+    if shape.module is None:
+        raise ConfigurationError("This network is a stack of linear layers: it has no module.")
+    additive = shape.inputs + 1
+    deep = installed_as(shape.module, inputs=shape.inputs, way=vector[additive:])
+    with torch.no_grad():
+        trained = nn.utils.parameters_to_vector(
+            [one for one in deep.parameters() if one.requires_grad]
         )
-    make: Callable[[int], nn.Module] = next(iter(found)).load()
-    module = make(inputs)
-    if not isinstance(module, nn.Module):
-        raise ConfigurationError(f"The network {name!r} is no torch module: ask its maker.")
-    return module
+    absolute = np.concatenate([vector[:additive], trained.numpy()])
+    return ModuleGradients(
+        np.clip(absolute, -LARGEST_PARAMETER, LARGEST_PARAMETER),
+        module=TwoParts(shape.inputs, deep),
+        inputs=shape.inputs,
+        clip_norm=clip_norm,
+    )
 
 
 class ModuleGradients:
@@ -148,6 +163,19 @@ class ModuleGradients:
             factor = residual * unit * (longest / norm if norm > 0.0 else 0.0)
             np.trunc(self._gradient.numpy() * factor, out=signals[place])
         return (Layer(signals=signals, inputs=np.ones((len(x), 1))),)
+
+    def log_odds(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Returns float64[rows], the log-odds of bad of each row, of that row alone.
+
+        Args:
+            x: as `of` takes it; a row with NaN or infinity, or whose score is none, scores 0.
+        """
+        found = np.zeros(len(x))
+        with torch.no_grad():
+            for place in np.flatnonzero(np.isfinite(x).all(axis=1)):
+                self._row.copy_(torch.from_numpy(np.clip(x[place], -1.0, 1.0)))
+                found[place] = self._module(self._row).sum().item()
+        return np.nan_to_num(found, nan=0.0)
 
     def _differentiate(self, row: NDArray[np.float32]) -> tuple[float, float]:
         """Returns a row's score and its gradient's squared length; the gradient stays in place."""

@@ -244,7 +244,11 @@ def require_shape(asked: NetworkModel, schema: Schema, network: Network) -> None
     shape.require_grids(tuple(grid for grid in schema.grids if grid.role is Role.SCORED))
     if shape.inputs < 1:
         raise ConfigurationError("This network has no inputs: nobody could bring anything to it.")
-    if (shape.hidden, shape.activation) != (asked.hidden, asked.activation):
+    if (shape.hidden, shape.activation, shape.module) != (
+        asked.hidden,
+        asked.activation,
+        asked.module,
+    ):
         raise ConfigurationError("This network does not have the layers that the plan asks for.")
     if shape.parameters > asked.most_parameters:
         raise ConfigurationError(

@@ -9,7 +9,8 @@ import torch
 from numpy.testing import assert_array_equal
 from torch import nn
 
-from clients.module_gradients import ModuleGradients, installed_network
+from clients.installed_modules import installed_module
+from clients.module_gradients import ModuleGradients
 from clients.network_gradients import NetworkGradients
 from federation.errors import ConfigurationError, PrivacyError
 from federation.model.network import Activation
@@ -173,7 +174,7 @@ def package(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("package")
 def test_an_installed_network_is_found_by_its_name():
-    ours = gradients(installed_network("deep", inputs=INPUTS))
+    ours = gradients(installed_module("deep", inputs=INPUTS)[0])
     x, bad = rows(3, INPUTS)
     assert vectors(ours.of(x, bad)).shape == (3, INPUTS + 1)
 
@@ -181,6 +182,6 @@ def test_an_installed_network_is_found_by_its_name():
 @pytest.mark.usefixtures("package")
 def test_a_network_that_is_not_installed_is_named_with_those_that_are():
     with pytest.raises(ConfigurationError, match=r"'other'.*Networks here: deep, wrong"):
-        installed_network("other", inputs=INPUTS)
+        installed_module("other", inputs=INPUTS)
     with pytest.raises(ConfigurationError, match="no torch module"):
-        installed_network("wrong", inputs=INPUTS)
+        installed_module("wrong", inputs=INPUTS)
