@@ -29,8 +29,9 @@ from federation.door import (
     one_column_each,
 )
 from federation.messages import Model
-from federation.model.card_fit import CardFit
+from federation.model import fitting
 from federation.model.evaluation import BANDS
+from federation.model.fitting import FitSettings, Weights
 from federation.model.network import Network
 from federation.model.optimiser import Adam
 from federation.model.scorecard import AdditiveCard
@@ -41,7 +42,6 @@ BEYOND: Final = 1_000
 """How many times more than it may an unbounded poisoner sends."""
 
 _ROWS: Final = 512
-_DEVIATIONS: Final = 4.0
 
 Array = NDArray[np.float64]
 
@@ -184,7 +184,7 @@ def _sorted_out(numbers: NDArray[np.unsignedinteger]) -> NDArray[np.uint32]:
     return found
 
 
-# Builds without a bound, or with one more.
+# Builds without a bound.
 
 
 @contextmanager
@@ -217,19 +217,11 @@ def with_plain_steps(length: float) -> Iterator[None]:
 
 
 @contextmanager
-def with_capped_sums() -> Iterator[None]:
-    """Cuts each residual sum to what the people counted in its bin could bring, and noise.
+def without_cap() -> Iterator[None]:
+    """Takes the bound of a card's step away within: false sums count in full."""
 
-    The product does not do this: here it is tried.
-    """
-    honest = CardFit.after
+    def believed(_: FitSettings, sums: Weights, everyone: float) -> tuple[Weights, float]:
+        return sums, everyone
 
-    def after(fit: CardFit, sums: Array) -> CardFit:
-        settings = fit.settings
-        counts = [settings.counts(feature) for feature in range(len(settings.bins))]
-        most = np.concatenate([*counts, [settings.people]])
-        most = most + _DEVIATIONS * settings.residual_stddev
-        return honest(fit, np.clip(sums, -most, most))
-
-    with patch.object(CardFit, "after", after):
+    with patch.object(fitting, "_believable", believed):
         yield

@@ -20,20 +20,21 @@ from clients.configuration import Configuration
 from clients.home import train_at_home
 from clients.institution import Institution
 from clients.snapshot import take_snapshot
-from experiments import poison
 from experiments.attack_stage import policy_for
 from experiments.datasets import TAIWAN
 from experiments.division import INSTITUTIONS, divided
 from experiments.entropy import SeededEntropy
 from experiments.networks import CLIPS, network
 from experiments.plain import plain_sums
-from experiments.poison import Poisoner, false_table, with_capped_sums, with_plain_steps
+from experiments.poison import Poisoner, false_table, with_plain_steps, without_cap, without_clip
 from experiments.trial import DELTA, People, deal
 from federation.canonical import public_key_of
+from federation.errors import ProtocolError
 from federation.grid import Role
 from federation.learning import NetworkModel, ScorecardModel
 from federation.model.exact_auc import auc_difference, auc_of
 from federation.model.release import AnyRelease
+from federation.outcome import require_gate
 from federation.plan import Plan
 from federation.privacy.units import Population
 from federation.schema import Schema
@@ -47,6 +48,9 @@ TRAINING: Final = Path(__file__)
 EPSILON: Final = 1.0
 ROUNDS: Final = 20
 HELD_OUT: Final = 0.2
+LEAST_AUC: Final = 0.75
+"""Of the gate: a little below what institutions' own cards reach, as they see at home."""
+
 PLAIN_STEP: Final = 0.2
 """Of a network without Adam: below 2 / curvature, whose largest value is a quarter of its inputs
 that are 1 at once, about 46."""
@@ -65,7 +69,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         others: mean over the nine honest institutions, each on its own held-out people.
         alone: the same of the card that each trains at home.
         reported: AUC in the release, falsified or not; None if it reports none.
-        reported_high: upper end of its 95 % interval.
+        refused: whether a gate at `LEAST_AUC` refuses it.
         worse: honest institutions at which the national model is below the own card, by the paired
             95 % interval of the report at home.
     """
@@ -74,7 +78,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     others: float
     alone: float
     reported: float | None
-    reported_high: float | None
+    refused: bool
     worse: int
 
 
@@ -174,7 +178,7 @@ def trained(model: str, attack: str, build: str, share: float, seed: int) -> Out
     Args:
         model: "scorecard" or "network".
         attack: of the first institution.
-        build: "product", "capped" or "plain steps".
+        build: "product", "no cap" or "plain steps".
         share: of all people, at the first institution.
         seed: of the noise.
     """
@@ -195,9 +199,17 @@ def trained(model: str, attack: str, build: str, share: float, seed: int) -> Out
         others=float(np.mean(others)),
         alone=float(np.mean(alone)),
         reported=None if overall is None else overall.auc.value,
-        reported_high=None if overall is None else overall.auc.high,
+        refused=not _passes(release, plan),
         worse=sum(gain.high < 0 for gain in gains),
     )
+
+
+def _passes(release: AnyRelease, plan: Plan) -> bool:
+    try:
+        require_gate(release, msgspec.structs.replace(plan, least_auc=LEAST_AUC))
+    except ProtocolError:
+        return False
+    return True
 
 
 @contextmanager
@@ -208,9 +220,9 @@ def _attacked(attack: str, build: str) -> Iterator[Poisoner | None]:
             poisoner = Poisoner(is_bounded=attack == "vectors")
             stack.enter_context(poisoner.at_work())
         if attack == "unbounded":
-            stack.enter_context(poison.without_clip())
-        if build == "capped":
-            stack.enter_context(with_capped_sums())
+            stack.enter_context(without_clip())
+        if build == "no cap":
+            stack.enter_context(without_cap())
         if build == "plain steps":
             stack.enter_context(with_plain_steps(PLAIN_STEP))
         yield poisoner

@@ -3,16 +3,16 @@
 It holds a share of all people and lies: in its table, or with code of its own that sends as much as
 so many people may, or a thousand times that. Trainings are the product's, sums plain integers (the
 same as masked ones open); one in five people is held out for the evaluation, which a poisoner with
-code of its own falsifies as well. Two gates are read off afterwards, neither of which the product
-closes by itself: the quality that the release reports, against what honest trainings reported; and
-each honest institution's own figures at home, the national model against its own card.
+code of its own falsifies as well. Builds without the cap on a card's sums, or without Adam's bound
+on a network's step, are broken in code. Whether a plan's gate would have released is read off
+afterwards, and so is what each honest institution sees at home: the national model against its own
+card, on its own held-out people.
 """
 
 from pathlib import Path
 from typing import Final
 
 import msgspec
-import numpy as np
 
 from experiments import poison
 from experiments.attack_stage import STAGE
@@ -25,21 +25,23 @@ SEEDS: Final = 3
 PROMISE: Final = f"{PERSON} Held-out people pay the same for the evaluation."
 
 _OF_CARD: Final = (
-    *(
-        (attack, "product", share)
-        for attack in ("none", "labels", "feature", "vectors", "unbounded")
-        for share in SHARES
-    ),
-    ("vectors", "capped", 0.05),
-    ("unbounded", "capped", 0.05),
+    # Without a poisoner the sums are over the same people, whoever holds them.
+    ("none", "product", 0.2),
+    *((attack, "product", share) for attack in ("labels", "vectors") for share in SHARES),
+    ("feature", "product", 0.2),
+    ("feature", "product", 0.4),
+    *(("unbounded", "product", share) for share in SHARES),
+    ("vectors", "no cap", 0.05),
+    ("unbounded", "no cap", 0.05),
+    ("unbounded", "no cap", 0.2),
 )
 _OF_NETWORK: Final = (
-    ("none", "product", 0.1),
-    ("labels", "product", 0.1),
-    ("vectors", "product", 0.1),
-    ("unbounded", "product", 0.1),
-    ("none", "plain steps", 0.1),
-    ("unbounded", "plain steps", 0.1),
+    ("none", "product", 0.2),
+    ("labels", "product", 0.2),
+    ("vectors", "product", 0.2),
+    ("unbounded", "product", 0.2),
+    ("none", "plain steps", 0.2),
+    ("unbounded", "plain steps", 0.2),
 )
 
 
@@ -49,7 +51,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         model: "scorecard" or "network".
         attack: "none", "labels", "feature", "vectors" or "unbounded".
-        build: "product", "capped" or "plain steps".
+        build: "product", "no cap" or "plain steps".
         share: of all people, at the poisoner.
         outcomes: of each noise seed.
     """
@@ -65,22 +67,6 @@ class Poisoning(msgspec.Struct, frozen=True, kw_only=True):
     """What `run poisoning` found."""
 
     cases: tuple[Case, ...]
-
-    def honest(self, case: Case) -> Case:
-        """Returns the same without a poisoner, on the product."""
-        return next(
-            one
-            for one in self.cases
-            if (one.model, one.attack, one.build) == (case.model, "none", "product")
-            and one.share == case.share
-        )
-
-    def refused(self, case: Case) -> int:
-        """Returns how many releases report less than honest ones, by their own 95 % interval."""
-        usual = np.mean([one.reported for one in self.honest(case).outcomes if one.reported])
-        return sum(
-            one.reported_high is None or bool(one.reported_high < usual) for one in case.outcomes
-        )
 
 
 def run_poisoning(setting: Setting) -> Poisoning:

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from experiments import poison
 from experiments.differencing import counted
 from experiments.division import INSTITUTIONS, reach
-from experiments.poisoning import Poisoning
+from experiments.poisoned_training import LEAST_AUC
+from experiments.poisoning import Case, Poisoning
 from experiments.tables import markdown
 
 ATTACKS: Final = {
@@ -20,7 +21,7 @@ ATTACKS: Final = {
 }
 BUILDS: Final = {
     "product": "the product",
-    "capped": "sums cut to counts",
+    "no cap": "no cap on sums",
     "plain steps": "no Adam",
 }
 
@@ -35,7 +36,7 @@ def table(found: Poisoning) -> str:
     """What each poisoner does, and which gate would have closed."""
     heads = [
         "model", "poisoner", "build", "its people", "test AUC", "at the others",
-        "their own cards", "AUC in the release", "releases that report less than honest ones",
+        "their own cards", "AUC in the release", "refused by the gate",
         "honest institutions that see it at home",
     ]  # fmt: skip
     rows = []
@@ -52,7 +53,7 @@ def table(found: Poisoning) -> str:
                 _mean([one.others for one in outcomes]),
                 _mean([one.alone for one in outcomes[:1]]),
                 _mean(reported) if reported else "none",
-                f"{found.refused(case)} of {len(outcomes)}",
+                f"{sum(one.refused for one in outcomes)} of {len(outcomes)}",
                 counted(
                     sum(one.worse for one in outcomes), len(outcomes) * (len(INSTITUTIONS) - 1)
                 ),
@@ -61,38 +62,38 @@ def table(found: Poisoning) -> str:
     return (
         f"{markdown(heads, rows)}\n\nTaiwan credit cards, ten institutions. Means over noise seeds "
         "with 95 % intervals (Student); shares with exact ones, which take institutions for "
-        "independent, though one model is behind nine of them. A release reports less than honest "
-        "ones if its own 95 % interval lies below their mean; an institution sees it at home if "
-        "the paired 95 % interval of the national model less its own card lies below 0. The AUC of "
-        "own cards is exact: the same in every run."
+        "independent, though one model is behind nine of them. The gate is that of a plan with "
+        f"least_auc {LEAST_AUC:g}: it refuses a release whose 95 % interval lies below. An "
+        "institution sees it at home if the paired 95 % interval of the national model less its "
+        "own card lies below 0. The AUC of own cards is exact: the same in every run."
     )
 
 
 def answer(found: Poisoning) -> str:
     """One sentence."""
 
-    def auc(attack: str, share: float) -> str:
-        case = next(
+    def cases(attack: str) -> list[Case]:
+        return [
             one
             for one in found.cases
             if (one.model, one.attack, one.build) == ("scorecard", attack, "product")
-            and one.share == share
-        )
+        ]
+
+    def auc(case: Case) -> str:
         return _mean([one.auc for one in case.outcomes])
 
-    shares = sorted({one.share for one in found.cases if one.model == "scorecard"})
     parts = [
-        f"{share:.0%}: {auc('labels', share)} by false outcomes, {auc('vectors', share)} by own "
-        "code within the bounds"
-        for share in shares
+        f"{lie.share:.0%} of all people: {auc(lie)} by false outcomes, {auc(code)} by code of its "
+        "own"
+        for lie, code in zip(cases("labels"), cases("vectors"), strict=True)
     ]
-    at_worst = [one for one in found.cases if one.attack == "vectors"]
-    seen = sum(outcome.worse for one in at_worst for outcome in one.outcomes)
-    of = sum(len(one.outcomes) for one in at_worst) * (len(INSTITUTIONS) - 1)
+    worst = [outcome for case in cases("vectors") for outcome in case.outcomes]
+    others = len(worst) * (len(INSTITUTIONS) - 1)
     return (
-        f"a scorecard's test AUC is {auc('none', shares[-1])} without a poisoner, and with one "
-        f"that holds {'; '.join(parts)}; {seen:,} of {of:,} honest institutions see the latter at "
-        "home"
+        f"a scorecard's test AUC is {auc(cases('none')[0])} without a poisoner, and with one that "
+        f"holds {'; '.join(parts)}; the gate refuses {sum(one.refused for one in worst)} of the "
+        f"{len(worst)} last-named, and {sum(one.worse for one in worst):,} of {others:,} honest "
+        "institutions see them at home"
     )
 
 
@@ -106,8 +107,8 @@ def plot(found: Poisoning) -> Figure:
         ("feature", "product"): ("^", ":"),
         ("vectors", "product"): ("D", "-."),
         ("unbounded", "product"): ("v", "-"),
-        ("vectors", "capped"): ("d", ":"),
-        ("unbounded", "capped"): ("<", "--"),
+        ("vectors", "no cap"): ("d", ":"),
+        ("unbounded", "no cap"): ("<", "--"),
         ("none", "plain steps"): ("P", ":"),
         ("unbounded", "plain steps"): ("X", "--"),
     }
