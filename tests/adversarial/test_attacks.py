@@ -19,13 +19,14 @@ from experiments.inversion import layout_of, likeliest, noised_answer
 from experiments.membership import audited_crowd, audited_plan
 from experiments.membership_crowd import NAMES as BANKS
 from experiments.membership_crowd import contribution, vectors
-from experiments.poison import Poisoner, false_table, with_capped_sums, without_clip
+from experiments.poison import Poisoner, false_table, without_cap, without_clip
+from experiments.poisoned_training import trained
 from experiments.taken_apart import share_right, taken_apart
 from experiments.trial import People
 from federation import door
 from federation.asking import sum_for
 from federation.fits import Fit
-from federation.model.card_fit import CardFit
+from federation.model import fitting
 from federation.pricing import stddev_of_total
 from federation.query import UNITS_PER_ONE, Question
 from fedscore.planning import SCORECARD
@@ -210,11 +211,21 @@ def test_what_a_bounded_poisoner_brings_passes_the_door_unchanged(crowd, trainin
     assert inside.any()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", ["vectors", "unbounded"])
+def test_the_gate_or_everybody_at_home_notices_a_poisoned_card(attack):
+    """The unbounded poisoner falsifies the evaluation too: the gate lets it pass, nobody else."""
+    found = trained("scorecard", attack, "product", 0.2, 0)
+    assert found.auc < 0.5
+    assert found.refused is (attack == "vectors")
+    assert found.worse == 9
+
+
 def test_broken_builds_of_a_poisoner_are_mended_when_it_leaves():
-    before = (Taking.people, door.clip, door.clip_products, CardFit.after)
-    with Poisoner(is_bounded=False).at_work(), without_clip(), with_capped_sums():
+    before = (Taking.people, door.clip, door.clip_products, fitting._believable)
+    with Poisoner(is_bounded=False).at_work(), without_clip(), without_cap():
         assert before[:1] != (Taking.people,)
-    assert before == (Taking.people, door.clip, door.clip_products, CardFit.after)
+    assert before == (Taking.people, door.clip, door.clip_products, fitting._believable)
 
 
 def test_false_tables_turn_outcomes_or_one_feature_round():
