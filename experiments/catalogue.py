@@ -6,14 +6,19 @@ from experiments import (
     accounting,
     accounting_report,
     advice_report,
+    differencing,
+    different_models,
     flower_simulation,
     gain_report,
     gradient_steps,
+    inversion_report,
     live_report,
     mask_report,
     membership,
     networks,
     plots,
+    poisoning,
+    poisoning_report,
     tables,
     unit_report,
     units,
@@ -25,14 +30,18 @@ from experiments.banks import run_banks
 from experiments.comparison import Comparison, run_comparison
 from experiments.confirmation import Confirmation, run_confirmation
 from experiments.datasets import GMSC, TAIWAN
+from experiments.differencing import Differencing, run_differencing
+from experiments.different_models import DifferentModels, run_different_models
 from experiments.experiment import NO_EPSILON, PERSON, Experiment
 from experiments.flower_simulation import FlowerSimulation, run_flower_simulation
 from experiments.gains import Gains, run_gains
 from experiments.gradient_steps import GradientSteps, run_gradient_steps
+from experiments.inversion import Inversion, run_inversion
 from experiments.live_rounds import LiveRounds, run_live_rounds
 from experiments.masks import MaskCosts, run_masks
 from experiments.membership import Membership, run_membership
 from experiments.networks import Networks, run_networks
+from experiments.poisoning import Poisoning, run_poisoning
 from experiments.rounds import Rounds, run_rounds
 from experiments.scale import Scale, run_scale
 from experiments.sources import Sources, run_sources
@@ -273,6 +282,54 @@ UNITS: Final = Experiment(
     plot=unit_report.plot,
 )
 
+INVERSION: Final = Experiment(
+    name="inversion",
+    question="What can a coordinator read off an answer about few people?",
+    promise=PERSON,
+    minutes=1,
+    kind=Inversion,
+    run=run_inversion,
+    answer=inversion_report.answer,
+    tables={"inversion": inversion_report.table},
+    plot=inversion_report.plot,
+)
+
+DIFFERENCING: Final = Experiment(
+    name="differencing",
+    question="Does opening a round over two sets of institutions give one of them away?",
+    promise=differencing.PROMISE,
+    minutes=1,
+    kind=Differencing,
+    run=run_differencing,
+    answer=differencing.answer,
+    tables={"differencing": differencing.table},
+    plot=differencing.plot,
+)
+
+DIFFERENT_MODELS: Final = Experiment(
+    name="different_models",
+    question="Can a coordinator single out one institution by a model of its own?",
+    promise=PERSON,
+    minutes=2,
+    kind=DifferentModels,
+    run=run_different_models,
+    answer=different_models.answer,
+    tables={"different_models": different_models.table},
+    plot=different_models.plot,
+)
+
+POISONING: Final = Experiment(
+    name="poisoning",
+    question="What can one lying institution do to everybody's model, and who would notice?",
+    promise=poisoning.PROMISE,
+    minutes=3,
+    kind=Poisoning,
+    run=run_poisoning,
+    answer=poisoning_report.answer,
+    tables={"poisoning": poisoning_report.table},
+    plot=poisoning_report.plot,
+)
+
 # Experiments differ in the type of their result, which their own functions agree on.
 EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
     one.name: one
@@ -288,6 +345,10 @@ EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
         LIVE_ROUNDS,
         NETWORKS,
         MEMBERSHIP,
+        INVERSION,
+        DIFFERENCING,
+        DIFFERENT_MODELS,
+        POISONING,
         FLOWER_SIMULATION,
         GRADIENT_STEPS,
         ADVICE,
