@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from experiments import (
+    dropouts_report,
     flower_simulation,
     gradient_steps,
     live_report,
@@ -17,6 +18,7 @@ from experiments.banks import run_banks
 from experiments.comparison import Comparison, run_comparison
 from experiments.confirmation import Confirmation, run_confirmation
 from experiments.datasets import GMSC, TAIWAN
+from experiments.dropouts import Dropouts, run_dropouts
 from experiments.experiment import NO_EPSILON, PERSON, Experiment
 from experiments.flower_simulation import FlowerSimulation, run_flower_simulation
 from experiments.gradient_steps import GradientSteps, run_gradient_steps
@@ -121,6 +123,23 @@ SCALE: Final = Experiment(
     plot=plots.scale,
 )
 
+DROPOUTS: Final = Experiment(
+    name="dropouts",
+    question="What do quorum, tolerated colluders, spare attempts and stragglers cost?",
+    promise=dropouts_report.PROMISE,
+    minutes=6,
+    kind=Dropouts,
+    run=run_dropouts,
+    answer=dropouts_report.answer,
+    tables={
+        "dropouts_choices": dropouts_report.choices,
+        "dropouts_cheapest": dropouts_report.cheapest,
+        "dropouts_trained": dropouts_report.trained,
+        "dropouts_lost": dropouts_report.lost,
+    },
+    plot=dropouts_report.plot,
+)
+
 SOURCES: Final = Experiment(
     name="sources",
     question="How fast is a table read, and in how much memory?",
@@ -203,6 +222,7 @@ EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
         BANKS,
         NATION,
         SCALE,
+        DROPOUTS,
         SOURCES,
         MASKS,
         LIVE_ROUNDS,
