@@ -11,6 +11,7 @@ from experiments import (
     membership,
     networks,
     plots,
+    scale_report,
     tables,
 )
 from experiments.bank_results import Banks
@@ -113,14 +114,21 @@ MASKS: Final = Experiment(
 
 SCALE: Final = Experiment(
     name="scale",
-    question="How long does it take with hundreds of institutions?",
-    promise=NO_EPSILON,
-    minutes=3,
+    question="How long does it take with hundreds of institutions, or a billion people?",
+    promise=scale_report.PROMISE,
+    minutes=8,
     kind=Scale,
     run=run_scale,
-    answer=tables.answer_of_scale,
-    tables={"scale": tables.scale},
-    plot=plots.scale,
+    answer=scale_report.answer,
+    tables={
+        "scale_nation": scale_report.nation,
+        "scale_people": scale_report.people,
+        "scale_institutions": scale_report.institutions,
+        "scale_rounds": scale_report.rounds,
+        "scale_noise": scale_report.noise,
+        "scale": scale_report.whole,
+    },
+    plot=scale_report.plot,
 )
 
 DROPOUTS: Final = Experiment(

@@ -22,8 +22,8 @@ from experiments.datasets import DATASETS, TAIWAN
 from experiments.division import KNOWN, SCHEMAS, Divided, divided, reach, schema_of
 from experiments.experiment import Setting, Work
 from experiments.losing import Choice, Loss, Lost, plan_for, train_losing
+from experiments.made_up import made_up
 from experiments.quorums import Cost, Course, cheapest, cost_of, course_of
-from experiments.scale import made_up
 from experiments.trial import People
 from federation.schema import Schema, load_schema
 from fedscore.planning import smallest_threshold

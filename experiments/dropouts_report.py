@@ -90,11 +90,12 @@ def cheapest(found: Dropouts) -> str:
     ]
     return (
         f"{markdown(heads, rows)}\n\nExact; c = 1. The least noise with which at least "
-        f"{ENOUGH:.0%} of trainings end, among all quorums and up to 40 spare attempts. "
-        "Noise over people: expected n / sqrt(a (m - c)) sqrt((T + R) / T), with a the answers in a total, times that "
-        "of a curator who is trusted with everybody's records. Waiting: each attempt that somebody "
-        f"is late for lasts the coordinator's deadline, {found.deadline:g} s unless told "
-        "otherwise. Those who leave for good are lost to no attempt but the one that they leave in."
+        f"{ENOUGH:.0%} of trainings end, among all quorums and up to 40 spare attempts. Noise over "
+        "people: expected n / sqrt(a (m - c)) sqrt((T + R) / T), with a the answers in a total, "
+        "times that of a curator who is trusted with everybody's records. Waiting: each attempt "
+        f"that somebody is late for lasts the coordinator's deadline, {found.deadline:g} s unless "
+        "told otherwise. Those who leave for good are lost to no attempt but the one that they "
+        "leave in."
     )
 
 
