@@ -11,14 +11,27 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
 T = TypeVar("T")
 
 
-def alone(kind: type[T], compute: Callable[..., T], *arguments: float | str) -> T:
+class Runner(Protocol):
+    """Computes something, here or elsewhere."""
+
+    def __call__(self, kind: type[T], compute: Callable[..., T], /, *arguments: float | str) -> T:
+        """Returns what a function finds."""
+        ...
+
+
+def here(_kind: type[T], compute: Callable[..., T], /, *arguments: float | str) -> T:
+    """Returns what a function finds, computed in this process: for small versions."""
+    return compute(*arguments)
+
+
+def alone(kind: type[T], compute: Callable[..., T], /, *arguments: float | str) -> T:
     """Returns what a function finds in a process of its own.
 
     Args:

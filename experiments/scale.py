@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from experiments.alone import alone
+from experiments.alone import Runner, alone, here
 from experiments.entropy import SeededEntropy
 from experiments.experiment import RESULTS, Setting
 from experiments.growth import Law, Point, fitted
@@ -144,31 +144,32 @@ def run_scale(setting: Setting) -> Scale:
     sizes, rounds, people, groups, runs = SIZES, ROUNDS, PEOPLE, GROUPS, RUNS
     nations, unseen = NATIONS, UNSEEN
     keeping: tuple[int, ...] = (10, 20)
+    by: Runner = alone
     if setting.quick:
         sizes, rounds, people, groups, runs = (4,), 2, (10**3, 10**4), (3, 5), 2
-        nations, keeping, unseen = (10**4,), (4,), 0
+        nations, keeping, unseen, by = (10**4,), (4,), 0, here
     setting.expect(len(people) + bool(unseen) + len(groups) + len(keeping) + len(sizes))
     load = load_before()
     found: list[OfSize] = []
     for institutions in sizes:
-        found.append(alone(OfSize, measured, institutions, rounds))
+        found.append(by(OfSize, measured, institutions, rounds))
         setting.advance()
     answers = []
     for count in people:
         intake = runs if count <= _INTAKE_UP_TO else 1
-        answers.append(answering(count, runs, intake=intake))
+        answers.append(answering(count, runs, intake=intake, by=by))
         setting.advance()
     beyond = None
     if unseen:
-        beyond = answering(unseen, 1, intake=0)
+        beyond = answering(unseen, 1, intake=0, by=by)
         setting.advance()
     masks = []
     for institutions in groups:
-        masks.append(alone(Masking, masking, institutions, runs))
+        masks.append(by(Masking, masking, institutions, runs))
         setting.advance()
     files = []
     for institutions in keeping:
-        files.append(alone(Kept, kept, institutions, 2))
+        files.append(by(Kept, kept, institutions, 2))
         setting.advance()
     return Scale(
         answering=tuple(answers),

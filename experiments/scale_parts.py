@@ -15,7 +15,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from clients.blocks import BlockFile
-from experiments.alone import alone
+from experiments.alone import Runner
 from experiments.made_up import made_up
 from experiments.mask_rounds import Party, begun, most_colluders, run_round
 from federation.canonical import public_key_of
@@ -153,15 +153,16 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True):
     bins: float
 
 
-def answering(people: int, runs: int, *, intake: int) -> Answering:
+def answering(people: int, runs: int, *, intake: int, by: Runner) -> Answering:
     """Measures an institution's answer.
 
     Args:
         people: of it.
-        runs: each in a process of its own.
+        runs: of the bench.
         intake: in how many of them a table is read, too.
+        by: runs it.
     """
-    found = [alone(_Bench, benched, people, run < intake) for run in range(runs)]
+    found = [by(_Bench, benched, people, run < intake) for run in range(runs)]
     snapshot = BlockFile(path=Path(), block_rows=(people,), width=FEATURES, many=False)
     return Answering(
         people=people,
