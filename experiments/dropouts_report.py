@@ -94,8 +94,7 @@ def cheapest(found: Dropouts) -> str:
         "people: expected n / sqrt(a (m - c)) sqrt((T + R) / T), with a the answers in a total, "
         "times that of a curator who is trusted with everybody's records. Waiting: each attempt "
         f"that somebody is late for lasts the coordinator's deadline, {found.deadline:g} s unless "
-        "told otherwise. Those who leave for good are lost to no attempt but the one that they "
-        "leave in."
+        "told otherwise; whoever is not connected any more is waited for a few seconds only."
     )
 
 
