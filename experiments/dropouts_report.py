@@ -54,7 +54,7 @@ def choices(found: Dropouts) -> str:
                 f"{one.one_more:.3f}",
                 f"{one.alone:.3f}",
                 *(f"{course.ends:.1%}" for course in courses),
-                *(f"{course.attempts:,.2f}" for course in courses[-1:]),
+                *(_attempts(course) for course in courses[-1:]),
             ]
         )
     return (
@@ -206,6 +206,10 @@ def _brief(course: Course | None) -> str:
         return "none"
     choice = course.choice
     return f"m = {choice.quorum}, R = {choice.spare_attempts}, {course.noise:.2f}"
+
+
+def _attempts(course: Course) -> str:
+    return f"{course.attempts:.2f}" if course.attempts < 1_000 else "above 1,000"
 
 
 def _key(choice: Choice) -> tuple[int, ...]:
