@@ -1,12 +1,15 @@
 """The experiments' command line.
 
 python -m experiments list                     what there is, and what it answers
-python -m experiments run NAME [--quick]       answers it; --quick: seconds, on data that is here
-python -m experiments report                   draws all plots and prints all tables again
+python -m experiments run NAME... [--quick]    answers it; --quick: seconds, on data that is here
+python -m experiments run --all [--quick]      answers everything, one after the other
+python -m experiments report                   one page with everything that was answered
 python -m experiments prepare NAME ORIGINAL    makes a data set's file from its public original
 """
 
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +22,7 @@ from experiments.cache import Cache
 from experiments.catalogue import EXPERIMENTS
 from experiments.datasets import DATASETS, VARIABLE, is_here
 from experiments.experiment import RESULTS
+from experiments.report import PAGE, write_report
 from federation.errors import ConfigurationError, FedscoreError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -41,29 +45,45 @@ def list_all() -> None:
 
 @app.command()
 def run(
-    name: str,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All experiments, in order.")] = False,
     quick: Annotated[
         bool, typer.Option(help="A small version, seconds, on synthetic or shipped data.")
     ] = False,
 ) -> None:
-    """Run an experiment, from the cache where nothing changed, and write its result."""
-    if name not in EXPERIMENTS:
-        raise ConfigurationError(f"No experiment {name!r}. There are: {', '.join(EXPERIMENTS)}.")
-    one = EXPERIMENTS[name]
-    found, plot = one.execute(quick=quick, cache=Cache())
-    if quick:
-        print("A small version, to see that everything runs: its figures mean nothing.\n")
-    _show(one.name, found)
-    print(f"\nPlot: {plot}")
+    """Run experiments, from the cache where nothing changed, and write their results.
+
+    Broken off and begun again, a run goes on where it stopped. Several experiments run one after
+    the other, each in a process of its own; one that fails does not keep the others from running.
+    """
+    wanted = list(EXPERIMENTS) if everything else names or []
+    unknown = [name for name in wanted if name not in EXPERIMENTS]
+    if unknown or not wanted:
+        said = f"No experiment {', '.join(unknown)}" if unknown else "Name experiments, or --all"
+        raise ConfigurationError(f"{said}. There are: {', '.join(EXPERIMENTS)}.")
+    if len(wanted) == 1:
+        _run_here(wanted[0], quick=quick)
+        return
+    start, failed = time.perf_counter(), []
+    for name in wanted:
+        print(f"== {name}", flush=True)
+        options = ["--quick"] if quick else []
+        done = subprocess.run(
+            [sys.executable, "-m", "experiments", "run", name, *options], check=False
+        )
+        if done.returncode:
+            failed.append(name)
+    minutes = (time.perf_counter() - start) / 60
+    print(f"{len(wanted) - len(failed)} of {len(wanted)} experiments ran, {minutes:.1f} minutes.")
+    if failed:
+        raise ConfigurationError(f"Failed, see above: {', '.join(failed)}.")
 
 
 @app.command()
 def report() -> None:
-    """Draw all plots and print all tables again, from the committed results."""
-    for one in EXPERIMENTS.values():
-        found = one.load()
-        _show(one.name, found)
-        print(f"Plot: {one.draw(found, quick=False)}\n")
+    """Make one page of all committed results: tables, plots, and how each was made."""
+    shown = write_report(EXPERIMENTS.values(), PAGE)
+    print(f"{shown} of {len(EXPERIMENTS)} experiments have a result: {PAGE}")
 
 
 @app.command()
@@ -74,12 +94,16 @@ def prepare(name: str, original: Path) -> None:
     print(preparing.prepare(DATASETS[name], original))
 
 
-def _show(name: str, found: object) -> None:
+def _run_here(name: str, *, quick: bool) -> None:
+    found, plot = EXPERIMENTS[name].execute(quick=quick, cache=Cache())
+    if quick:
+        print("A small version, to see that everything runs: its figures mean nothing.\n")
     for block, table in EXPERIMENTS[name].tables.items():
         try:
             print(f"{block}\n\n{table(found)}\n")
         except ConfigurationError as error:
             print(f"{block}: {error}")
+    print(f"\nPlot: {plot}")
 
 
 def main() -> int:

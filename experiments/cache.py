@@ -6,12 +6,15 @@ and deleting it loses nothing but time.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, TypeVar
 
+import grimp
 import msgspec
 
 from federation.canonical import canonical_json
@@ -19,9 +22,7 @@ from federation.canonical import canonical_json
 ROOT: Final = Path(__file__).parent.parent
 CACHE: Final = ROOT / ".cache" / "experiments"
 
-_PRODUCT: Final = ("federation", "clients", "server", "fedscore")
-_STARTED_BY: Final = tuple(Path(__file__).with_name(name) for name in ("trial.py", "entropy.py"))
-_LIBRARIES: Final = ("numpy", "pyarrow", "scipy")
+_PACKAGES: Final = ("federation", "clients", "server", "fedscore", "experiments")
 
 T = TypeVar("T")
 
@@ -33,20 +34,18 @@ class Cache:
         """Uses a directory, which is made when it is first written to."""
         self._directory = directory
 
-    def remember(
-        self, made_from: Mapping[str, object], kind: type[T], compute: Callable[[], T]
-    ) -> T:
-        """Returns a result, computed only if it is not in the cache.
+    def recall(self, made_from: Mapping[str, object], kind: type[T]) -> T | None:
+        """Returns a result, None if it is not in the cache.
 
         Args:
             made_from: all that the result depends on; plain values that JSON can hold.
             kind: the result's type, which msgspec can write and read.
-            compute: computes it.
         """
-        known = self.recall(made_from, kind)
-        if known is not None:
-            return known
-        found = compute()
+        path = self._path(made_from)
+        return msgspec.json.decode(path.read_bytes(), type=kind) if path.exists() else None
+
+    def keep(self, made_from: Mapping[str, object], found: T) -> T:
+        """Writes a result and returns it."""
         path = self._path(made_from)
         self._directory.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")
@@ -54,14 +53,13 @@ class Cache:
         unfinished.rename(path)
         return found
 
-    def recall(self, made_from: Mapping[str, object], kind: type[T]) -> T | None:
-        """Returns a result if it is in the cache."""
-        path = self._path(made_from)
-        return msgspec.json.decode(path.read_bytes(), type=kind) if path.exists() else None
-
     def _path(self, made_from: Mapping[str, object]) -> Path:
-        key = hashlib.sha256(canonical_json(msgspec.to_builtins(dict(made_from)))).hexdigest()
-        return self._directory / f"{key}.json"
+        return self._directory / f"{digest_of_value(dict(made_from))}.json"
+
+
+def digest_of_value(value: object) -> str:
+    """Returns SHA-256 over a value that JSON can hold, in its one canonical form."""
+    return hashlib.sha256(canonical_json(msgspec.to_builtins(value))).hexdigest()
 
 
 def digest_of_files(paths: Iterable[Path]) -> str:
@@ -74,27 +72,66 @@ def digest_of_files(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-@cache
 def digest_of_product() -> str:
-    """Returns SHA-256 over all that a training runs through, but the tables and the terms.
+    """Returns SHA-256 over all that a training runs through, but the tables and the terms."""
+    return digest_of_module("experiments.trial")
 
-    That is the product's source code, the experiments' own that starts it, and the versions of the
-    libraries that compute. The demo, the commands and pages for people change no result.
+
+@cache
+def digest_of_module(name: str) -> str:
+    """Returns SHA-256 over all code that a module of this repository runs through.
+
+    An experiment names the module that computes its result. Tables and plots stand elsewhere, so
+    that a new heading does not throw results away.
+
+    Args:
+        name: as in an import, say "experiments.membership_crowd".
     """
-    digest = hashlib.sha256("".join(f"{name} {version(name)}\n" for name in _LIBRARIES).encode())
-    for path in _STARTED_BY:
-        digest.update(path.read_bytes())
-    for package in _PRODUCT:
-        pattern = "*.py" if package == "fedscore" else "**/*.py"
-        for path in sorted((ROOT / package).glob(pattern)):
-            if path.name in (
-                "command.py",
-                "tables.py",
-                "progress.py",
-                "price_sheet.py",
-                "bench.py",
-            ):
-                continue
-            digest.update(str(path.relative_to(ROOT)).encode())
-            digest.update(path.read_bytes())
+    return digest_of_imports(name, _PACKAGES)
+
+
+def digest_of_imports(name: str, packages: tuple[str, ...]) -> str:
+    """Returns SHA-256 over a module and all that it imports, directly or not.
+
+    Imports inside functions and for types count. Of modules of the packages the source counts, of
+    other libraries the version. A module that is imported by a name made at run time is not seen.
+
+    Args:
+        name: of a module in one of the packages.
+        packages: top-level names.
+    """
+    graph = grimp.build_graph(*packages, include_external_packages=True, cache_dir=None)
+    needed: set[str] = set()
+    waiting = {name}
+    while waiting:
+        module = waiting.pop()
+        needed.add(module)
+        package = module.rpartition(".")[0]  # importing a module runs its packages first
+        waiting |= (graph.find_modules_directly_imported_by(module) | {package}) - needed - {""}
+    digest = hashlib.sha256()
+    for module in sorted(needed):
+        if module.partition(".")[0] in packages:
+            content = _source(module).read_bytes()
+            digest.update(f"{module} {len(content)}\n".encode())
+            digest.update(content)
+        elif module not in sys.stdlib_module_names:
+            digest.update(f"{module} {','.join(_versions(module))}\n".encode())
     return digest.hexdigest()
+
+
+def _source(module: str) -> Path:
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ImportError(f"The source of {module} is not here: run from a whole checkout.")
+    return Path(spec.origin)
+
+
+def _versions(library: str) -> list[str]:
+    """Returns the versions of what is installed under a name; none if nothing is."""
+    names = sorted(set(_distributions().get(library, ())))
+    return [f"{name} {version(name)}" for name in names]
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return packages_distributions()

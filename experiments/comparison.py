@@ -162,7 +162,7 @@ def _curated(setting: Setting, data: Divided, epsilon: float, seeds: Iterable[in
                 data.schema, data.train, data.test, epsilon=epsilon, noise_seed=seed
             )
 
-        made = _of_peer("DP-EBM", data) | {"epsilon": epsilon, "noise": seed}
+        made = _of_peer("DP-EBM", data) | {"epsilon": epsilon, "seed": seed}
         one = setting.step(made, peers.Curated, compute)
         found.append((one.auc, one.seconds))
     return score_of(found)

@@ -4,7 +4,6 @@ Nothing may be chosen on these splits, so the command refuses to run while anyth
 figure is not committed, and its result names the commit.
 """
 
-import subprocess
 from typing import Final
 
 import msgspec
@@ -12,12 +11,11 @@ import numpy as np
 
 from experiments import peers
 from experiments.bank_results import Gain
-from experiments.cache import ROOT
 from experiments.comparison import Set, measured
 from experiments.datasets import TAIWAN
 from experiments.division import EPSILONS, KNOWN, NOISE_SEEDS, ROUNDS, TEST_SHARE, divided
 from experiments.experiment import Setting
-from federation.errors import ConfigurationError
+from experiments.provenance import committed
 
 SPLITS: Final[tuple[int, ...]] = (1, 2, 3, 4)
 
@@ -77,7 +75,7 @@ def run_confirmation(setting: Setting) -> Confirmation:
         # Other splits: a small version never looks at those that are kept for the confirmation.
         epsilons, rounds, seeds, splits, known = (1.0,), 4, 2, (101, 102), (TAIWAN,)
     else:
-        commit = frozen_commit()
+        commit = committed()
     setting.expect(len(known) * len(splits) * 2 * len(epsilons) * seeds)
     sets = []
     for dataset in known:
@@ -85,40 +83,6 @@ def run_confirmation(setting: Setting) -> Confirmation:
             with divided(dataset, split) as data:
                 sets.append(measured(setting, data, epsilons, rounds, seeds))
     return Confirmation(commit=commit, versions=peers.VERSIONS, sets=tuple(sets))
-
-
-def frozen_commit() -> str:
-    """Returns the commit that holds everything that decides a figure.
-
-    Raises:
-        ConfigurationError: a file of the product or of the experiments differs from it.
-    """
-    parts = (
-        "federation",
-        "clients",
-        "server",
-        "fedscore",
-        "experiments/*.py",
-        "experiments/schemas",
-    )
-    changed = _git("status", "--porcelain", "--", *parts)
-    if changed:
-        raise ConfigurationError(
-            f"Commit first: a confirmation runs on frozen settings. Changed:\n{changed}"
-        )
-    return _git("rev-parse", "HEAD")
-
-
-def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise ConfigurationError(
-            "A confirmation runs in a git checkout, to name its commit."
-        ) from error
-    return done.stdout.strip()
 
 
 def differences(found: Confirmation) -> tuple[Difference, ...]:

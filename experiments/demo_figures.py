@@ -6,6 +6,7 @@ python -m experiments.demo_figures         runs it and writes results/demo.json
 import math
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Final
 
@@ -16,13 +17,15 @@ from rich.progress import track
 
 from experiments.division import reach
 from experiments.entropy import SeededEntropy
+from experiments.experiment import RESULTS, write_result
+from experiments.provenance import begun, grouped
 from federation.errors import DataError
 from federation.model.evaluation import Figure
 from fedscore.demo.__main__ import run_demo
 from fedscore.demo.report import Demo
 from fedscore.simulation import Simulation
 
-RESULT: Final = Path(__file__).parent / "results" / "demo.json"
+NAME: Final = "demo"
 RUNS: Final = 10
 _NORMAL_975: Final = 1.959964
 
@@ -145,13 +148,15 @@ def _known(figure: Figure | None) -> Figure:
 
 def main() -> int:
     """Runs the demo `RUNS` times and writes the figures."""
-    demos = []
+    start, clock, demos = begun(), time.perf_counter(), []
     with tempfile.TemporaryDirectory() as scratch:
         for run in track(range(RUNS), "Demo", console=Console(stderr=True, quiet=True)):
             demos.append(run_demo(Path(scratch) / str(run), entropy=SeededEntropy(f"demo {run}")))
-    RESULT.parent.mkdir(exist_ok=True)
-    encoded = msgspec.json.encode(figures_of(demos))
-    RESULT.write_bytes(msgspec.json.format(encoded, indent=1) + b"\n")
+    steps = grouped([{"what": "demo", "seed": f"demo {run}"} for run in range(RUNS)])
+    made = msgspec.structs.replace(
+        start, seconds=time.perf_counter() - clock, computed=RUNS, steps=steps
+    )
+    write_result(RESULTS, NAME, made, figures_of(demos))
     return 0
 
 

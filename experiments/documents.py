@@ -12,13 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from experiments import tables
 from experiments.catalogue import BANKS, EXPERIMENTS, NATION, questions
-from experiments.demo_figures import RESULT as DEMO
+from experiments.demo_figures import NAME as DEMO
 from experiments.demo_figures import DemoFigures, Estimate
-from experiments.experiment import Experiment
+from experiments.experiment import Experiment, read_result
+from federation.errors import ConfigurationError
 
 ROOT: Final = Path(__file__).parent.parent
 DOCUMENTS: Final = (ROOT / "README.md", ROOT / "experiments" / "README.md")
@@ -26,7 +25,10 @@ DOCUMENTS: Final = (ROOT / "README.md", ROOT / "experiments" / "README.md")
 
 def demo_block() -> str:
     """Returns what ten runs of the demo showed."""
-    found = msgspec.json.decode(DEMO.read_bytes(), type=DemoFigures)
+    result = read_result(DEMO, DemoFigures)
+    if result is None:
+        raise ConfigurationError("There is no result yet: python -m experiments.demo_figures.")
+    found = result.found
     rows = [
         "| institution | people | bad rate | AUC alone | AUC national | gain |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",

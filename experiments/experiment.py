@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from rich.progress import (
 )
 
 from experiments.cache import ROOT, Cache
+from experiments.provenance import Made, begun, grouped
 from federation.errors import ConfigurationError
 
 RESULTS: Final = Path(__file__).parent / "results"
@@ -71,6 +73,9 @@ class Setting:
     _bar: Progress = field(
         default_factory=lambda: Progress(*_columns(), console=Console(stderr=True)), repr=False
     )
+    _steps: list[Mapping[str, object]] = field(default_factory=list, repr=False)
+    _recalled: int = 0
+    _kept_from: str | None = None
 
     def __enter__(self) -> "Setting":
         self._bar.start()
@@ -90,7 +95,9 @@ class Setting:
 
     def step(self, made_from: Mapping[str, object], kind: type[T], compute: Callable[[], T]) -> T:
         """Returns one result, from the cache if it is there, and moves the bar."""
-        found = self.cache.remember(made_from, kind, compute)
+        known = self.cache.recall(made_from, kind)
+        self._note(made_from, recalled=known is not None)
+        found = self.cache.keep(made_from, compute()) if known is None else known
         self.advance()
         return found
 
@@ -104,6 +111,7 @@ class Setting:
         missing = []
         for place, work in enumerate(works):
             known = self.cache.recall(work.made_from, kind)
+            self._note(work.made_from, recalled=known is not None)
             if known is None:
                 missing.append(place)
             else:
@@ -112,21 +120,73 @@ class Setting:
         workers = min(len(os.sched_getaffinity(0)), len(missing))
         if workers:
             context = multiprocessing.get_context("forkserver")
-            with ProcessPoolExecutor(workers, mp_context=context) as pool:
-                waiting = {
-                    pool.submit(works[place].compute, *works[place].arguments): place
-                    for place in missing
-                }
+            pool = ProcessPoolExecutor(workers, mp_context=context)
+            waiting = {
+                pool.submit(works[place].compute, *works[place].arguments): place
+                for place in missing
+            }
+            try:
                 for done in as_completed(waiting):
-                    place = waiting[done]
-                    found[place] = self.cache.remember(works[place].made_from, kind, done.result)
+                    found[waiting[done]] = self.cache.keep(
+                        works[waiting[done]].made_from, done.result()
+                    )
                     self.advance()
+            finally:
+                # Broken off, it begins no other work, and keeps what is done.
+                pool.shutdown(cancel_futures=True)
+                for done, place in waiting.items():
+                    if place not in found and not done.cancelled() and done.exception() is None:
+                        self.cache.keep(works[place].made_from, done.result())
         return [found[place] for place in range(len(works))]
 
+    def _note(self, made_from: Mapping[str, object], *, recalled: bool) -> None:
+        self._steps.append(made_from)
+        self._recalled += recalled
+
     def last(self, kind: type[R]) -> R | None:
-        """Returns the committed result of this experiment, None if there is none."""
-        path = RESULTS / f"{self.name}.json"
-        return _read(path, kind) if path.exists() else None
+        """Returns the committed result of this experiment, None if there is none.
+
+        The new result says that parts of it are older.
+        """
+        last = read_result(self.name, kind)
+        if last is None:
+            return None
+        self._kept_from = (last.made and last.made.commit) or "unknown"
+        return last.found
+
+    def made(self, start: Made, seconds: float) -> Made:
+        """Returns how the result of this run came about.
+
+        Args:
+            start: what was known when it began.
+            seconds: since then.
+        """
+        return msgspec.structs.replace(
+            start,
+            seconds=seconds,
+            computed=len(self._steps) - self._recalled,
+            recalled=self._recalled,
+            steps=grouped(self._steps),
+            kept_from=self._kept_from,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result(Generic[R]):
+    """What lies in one file of results.
+
+    Attributes:
+        made: how it came about; None if it is older than this record.
+        found: the figures.
+    """
+
+    made: Made | None
+    found: R
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    made: Made | None
+    found: msgspec.Raw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,29 +216,30 @@ class Experiment(Generic[R]):
     tables: Mapping[str, Callable[[R], str]]
     plot: Callable[[R], Figure]
 
+    def result(self) -> Result[R] | None:
+        """Returns the committed result with its provenance, as `read_result` does."""
+        return read_result(self.name, self.kind)
+
     def load(self) -> R:
-        """Returns the committed result.
+        """Returns the figures of the committed result.
 
         Raises:
             ConfigurationError: there is none yet, or it is of another version.
         """
-        path = RESULTS / f"{self.name}.json"
-        if not path.exists():
+        result = self.result()
+        if result is None:
             raise ConfigurationError(
                 f"There is no result yet: python -m experiments run {self.name}."
             )
-        return _read(path, self.kind)
+        return result.found
 
     def execute(self, *, quick: bool, cache: Cache) -> tuple[R, Path]:
         """Runs, writes the result and its plot, and returns both."""
+        start, clock = begun(), time.perf_counter()
         with Setting(name=self.name, quick=quick, cache=cache) as setting:
             found = self.run(setting)
-        results = OUTPUT / "quick" if quick else RESULTS
-        results.mkdir(parents=True, exist_ok=True)
-        content = msgspec.json.format(msgspec.json.encode(found), indent=1)
-        unfinished = results / f"{self.name}.json.unfinished"
-        unfinished.write_bytes(content + b"\n")
-        unfinished.replace(results / f"{self.name}.json")
+        made = setting.made(start, time.perf_counter() - clock)
+        write_result(OUTPUT / "quick" if quick else RESULTS, self.name, made, found)
         return found, self.draw(found, quick=quick)
 
     def draw(self, found: R, *, quick: bool) -> Path:
@@ -189,12 +250,30 @@ class Experiment(Generic[R]):
         return path
 
 
-def _read(path: Path, kind: type[R]) -> R:
+def write_result(directory: Path, name: str, made: Made, found: msgspec.Struct) -> None:
+    """Writes a file of results, whole or not at all."""
+    directory.mkdir(parents=True, exist_ok=True)
+    content = msgspec.json.format(msgspec.json.encode({"made": made, "found": found}), indent=1)
+    unfinished = directory / f"{name}.json.unfinished"
+    unfinished.write_bytes(content + b"\n")
+    unfinished.replace(directory / f"{name}.json")
+
+
+def read_result(name: str, kind: type[R]) -> Result[R] | None:
+    """Returns a committed result, None if there is none.
+
+    Raises:
+        ConfigurationError: it is of another version.
+    """
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return None
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        file = msgspec.json.decode(path.read_bytes(), type=_File)
+        return Result(made=file.made, found=msgspec.json.decode(file.found, type=kind))
     except msgspec.DecodeError as error:
         raise ConfigurationError(
-            f"{path.name} is damaged or of another version: python -m experiments run {path.stem}."
+            f"{path.name} is damaged or of another version: python -m experiments run {name}."
         ) from error
 
 

@@ -35,6 +35,7 @@ from fedscore.dealing import deal_table
 from fedscore.machine import system_clock
 from fedscore.planning import new_plan
 from fedscore.simulation import LEDGERS, ROSTER_FILE, InProcess, simulate
+from server.running import Running
 from server.sums import sums_of
 from server.training import Progress, Sums
 
@@ -263,16 +264,18 @@ def train_losing(
                 )
             )
             return sums_of(
-                plan,
-                schema,
-                roster=load_roster((unfinished / ROSTER_FILE).read_text()),
-                transport=wires[0],
-                key=KEY,
-                entropy=SeededEntropy(f"sessions {seed}"),
-                transcript=transcript,
-                seen={},
-                keep_release=lambda _: None,
-                watch=watch,
+                Running(
+                    plan=plan,
+                    schema=schema,
+                    roster=load_roster((unfinished / ROSTER_FILE).read_text()),
+                    transport=wires[0],
+                    key=KEY,
+                    entropy=SeededEntropy(f"sessions {seed}"),
+                    transcript=transcript,
+                    seen={},
+                    keep_release=lambda _: None,
+                    watch=watch,
+                )
             )
 
         try:

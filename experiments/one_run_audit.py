@@ -12,6 +12,7 @@ So many right guesses refute an epsilon. The bound holds for any guesser; a bad 
 """
 
 import math
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -43,6 +44,7 @@ def p_value(*, right: int, guesses: int, canaries: int, epsilon: float, delta: f
     return min(1.0, float(binomial.sf(right - 1)) + 2 * canaries * delta * steepest)
 
 
+@cache
 def least_epsilon(*, right: int, guesses: int, canaries: int, delta: float) -> float:
     """Returns the lower bound on epsilon at `CONFIDENCE`: every smaller one is refuted.
 

@@ -1,4 +1,4 @@
-"""One plot for each result. Files are not committed: `python -m experiments report` draws them."""
+"""One plot for each result. `run` writes it to a file, `report` into its page; none is kept."""
 
 from typing import Final
 

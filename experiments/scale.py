@@ -22,7 +22,7 @@ import msgspec
 
 from experiments.alone import Runner, alone, here
 from experiments.entropy import SeededEntropy
-from experiments.experiment import RESULTS, Setting
+from experiments.experiment import Setting, read_result
 from experiments.growth import Law, Point, fitted
 from experiments.live_daemon import CARRYING, LOOKING, WAITING
 from experiments.live_rounds import LiveRounds
@@ -196,10 +196,10 @@ def live() -> Live:
     Raises:
         ConfigurationError: there is no such result.
     """
-    path = RESULTS / "live_rounds.json"
-    if not path.exists():
+    result = read_result("live_rounds", LiveRounds)
+    if result is None:
         raise ConfigurationError("Run this first: python -m experiments run live_rounds.")
-    found = msgspec.json.decode(path.read_bytes(), type=LiveRounds)
+    found = result.found
     rounds = [
         Point(size=one.institutions, value=seconds) for one in found.ours for seconds in one.rounds
     ]

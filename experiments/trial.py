@@ -168,7 +168,7 @@ def made_from(federation: Federation, terms: Terms, noise_seed: int) -> dict[str
         "product": digest_of_product(),
         "federation": federation.digest,
         "plan": plan,
-        "noise": noise_seed,
+        "seed": noise_seed,
     }
 
 

@@ -15,6 +15,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from federation.errors import PrivacyError
@@ -76,6 +77,7 @@ def epsilon_of(units: BudgetUnits, delta: Delta) -> Epsilon:
     return Epsilon(high * (1 + 5e-10))
 
 
+@lru_cache(maxsize=1024)  # every message is held against the same limits
 def units_within(epsilon: Epsilon, delta: Delta) -> BudgetUnits:
     """Returns the largest mu^2, in budget units, whose epsilon at `delta` is at most `epsilon`."""
     low, high = 0, 10**4 * UNITS_PER_MU_SQUARED

@@ -6,10 +6,8 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-from clients import policy
 from federation.errors import FedscoreError
 from federation.transcript_audit import COORDINATOR
 from tests.chaos.faults import Kind, Point, drawn
@@ -56,14 +54,12 @@ def run(seed: int, kinds: Sequence[Kind] = tuple(Kind)) -> Outcome:
     found = shape(seed)
     chance = random.Random(seed)  # noqa: S311  a schedule, not a secret
     directory = scratch()
-    policy.units_within = _units_within  # a search that takes longer than all else at a start
     try:
         world = World(
             seed, found, directory, chance, faults=drawn(seed, chance, points(seed % SHAPES), kinds)
         )
         return _outcome(world)
     finally:
-        policy.units_within = _units_within.__wrapped__
         shutil.rmtree(directory)
 
 
@@ -78,7 +74,6 @@ def calm(found: Shape) -> World:
     return world
 
 
-_units_within = cache(policy.units_within)
 _points: dict[int, dict[Point, int]] = {}
 
 

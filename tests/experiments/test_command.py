@@ -1,11 +1,12 @@
 import json
+import subprocess
 import sys
 
 import pytest
 
 from experiments import __main__ as command
 from experiments import experiment
-from experiments.cache import Cache
+from experiments.cache import Cache, digest_of_product
 from experiments.catalogue import EXPERIMENTS
 from experiments.datasets import VARIABLE
 from tests import outside
@@ -43,12 +44,48 @@ def test_an_experiment_whose_data_are_not_here_says_what_to_do(monkeypatch, caps
     assert "prepare sba" in err
 
 
+def test_without_a_name_nothing_runs(monkeypatch, capsys):
+    code, _, err = run(monkeypatch, capsys, "run")
+    assert code == 1
+    assert "--all" in err
+
+
+def test_several_experiments_run_in_order_and_one_that_fails_stops_no_other(monkeypatch, capsys):
+    ran = []
+
+    def ended(words, check):
+        ran.append(words[1:])
+        return subprocess.CompletedProcess(words, returncode=int("rounds" in words))
+
+    monkeypatch.setattr(command.subprocess, "run", ended)
+    code, out, err = run(monkeypatch, capsys, "run", "--all", "--quick")
+    assert ran == [["-m", "experiments", "run", name, "--quick"] for name in EXPERIMENTS]
+    assert code == 1
+    assert f"{len(EXPERIMENTS) - 1} of {len(EXPERIMENTS)} experiments ran" in out
+    assert "minutes" in out
+    assert "Failed, see above: rounds." in err
+    ran.clear()
+    code, out, err = run(monkeypatch, capsys, "run", "nation", "banks")
+    assert ran == [["-m", "experiments", "run", name] for name in ("nation", "banks")]
+    assert (code, err) == (0, "")
+
+
 def test_a_result_of_another_version_says_what_to_run(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(experiment, "RESULTS", tmp_path)
-    (tmp_path / "comparison.json").write_text('{"versions": {}}')
-    code, _, err = run(monkeypatch, capsys, "report")
-    assert code == 1
-    assert "run comparison" in err
+    for content in ('{"versions": {}}', '{"made": null, "found": {"versions": {}}}'):
+        (tmp_path / "comparison.json").write_text(content)
+        code, _, err = run(monkeypatch, capsys, "report")
+        assert code == 1
+        assert "run comparison" in err
+
+
+def test_the_report_says_where_its_page_is(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(experiment, "RESULTS", tmp_path)
+    monkeypatch.setattr(command, "PAGE", tmp_path / "report.html")
+    code, out, _ = run(monkeypatch, capsys, "report")
+    assert code == 0
+    assert f"0 of {len(EXPERIMENTS)} experiments have a result" in out
+    assert (tmp_path / "report.html").read_text().count("Not run yet.") == len(EXPERIMENTS)
 
 
 @pytest.mark.slow
@@ -74,7 +111,9 @@ def test_a_small_version_of_every_experiment_runs_without_any_data(
     monkeypatch.setattr(experiment, "OUTPUT", tmp_path)
     found, plot = EXPERIMENTS[name].execute(quick=True, cache=Cache(tmp_path / "cache"))
     assert plot.read_text().startswith("<?xml")
-    assert json.loads((tmp_path / "quick" / f"{name}.json").read_text())
+    written = json.loads((tmp_path / "quick" / f"{name}.json").read_text())
+    assert written["made"]["product"] == digest_of_product()
+    assert written["found"]
     assert EXPERIMENTS[name].answer(found)
     shown = [block for block in EXPERIMENTS[name].tables if block != "gmsc"]
     assert all(EXPERIMENTS[name].tables[block](found).count("\n| ") > 1 for block in shown)
