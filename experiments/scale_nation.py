@@ -164,8 +164,8 @@ def assumptions(found: Scale) -> tuple[str, ...]:
 def _institution(found: Scale, people: int) -> Side:
     masks = found.masking[-1]
     largest = found.answering[-1]
-    if found.unseen is not None and people > largest.people:
-        largest = found.unseen
+    measured = (*found.answering, *([found.unseen] if found.unseen else []))
+    peak = max(peak for one in measured for peak in one.peak_bytes)
     session = Expected(value=masks.session, low=masks.session, high=masks.session)
     return Side(
         answer=found.step.at(people),
@@ -174,7 +174,7 @@ def _institution(found: Scale, people: int) -> Side:
         once=added((found.intake.at(people), found.first_pass.at(people), session)),
         sent=masks.sent,
         received=masks.received,
-        memory=max(*largest.peak_bytes, found.live.memory),
+        memory=max(peak, found.live.memory),
         disk=round((largest.packed + largest.snapshot) / largest.people * people),
     )
 

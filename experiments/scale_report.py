@@ -40,7 +40,7 @@ def answer(found: Scale) -> str:
     plan = nation.plan
     return (
         f"A nation of {plan.people:,} people at {plan.institutions} institutions, extrapolated: "
-        f"{_span(nation.apart)} a round if each has a machine of its own, at most "
+        f"{_span(nation.apart)} a round if each has a machine of its own, upper bound "
         f"{_span(nation.together)}; {ROUNDS} rounds {_span(times(nation.apart, ROUNDS))}; "
         f"an institution computes {_span(nation.even.seconds)} of each, the coordinator "
         f"{_span(nation.coordinator.seconds)}; noise in a total {plan.step:,.0f} people, "
@@ -305,7 +305,7 @@ def _cell(one: Expected) -> str:
 
 
 def _span(one: Expected) -> str:
-    return f"{one.value:.2g} s ({max(one.low, 0.0):.2g} to {one.high:.2g})"
+    return f"{one.value:.3g} s ({max(one.low, 0.0):.3g} to {one.high:.3g})"
 
 
 def _repeats(values: Sequence[float]) -> str:
