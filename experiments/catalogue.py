@@ -8,6 +8,7 @@ from experiments import (
     advice_report,
     differencing,
     different_models,
+    dropouts_report,
     flower_simulation,
     gain_report,
     gradient_steps,
@@ -19,6 +20,7 @@ from experiments import (
     plots,
     poisoning,
     poisoning_report,
+    scale_report,
     tables,
     unit_report,
     units,
@@ -32,6 +34,7 @@ from experiments.confirmation import Confirmation, run_confirmation
 from experiments.datasets import GMSC, TAIWAN
 from experiments.differencing import Differencing, run_differencing
 from experiments.different_models import DifferentModels, run_different_models
+from experiments.dropouts import Dropouts, run_dropouts
 from experiments.experiment import NO_EPSILON, PERSON, Experiment
 from experiments.flower_simulation import FlowerSimulation, run_flower_simulation
 from experiments.gains import Gains, run_gains
@@ -130,14 +133,38 @@ MASKS: Final = Experiment(
 
 SCALE: Final = Experiment(
     name="scale",
-    question="How long does it take with hundreds of institutions?",
-    promise=NO_EPSILON,
-    minutes=3,
+    question="How long does it take with hundreds of institutions, or a billion people?",
+    promise=scale_report.PROMISE,
+    minutes=8,
     kind=Scale,
     run=run_scale,
-    answer=tables.answer_of_scale,
-    tables={"scale": tables.scale},
-    plot=plots.scale,
+    answer=scale_report.answer,
+    tables={
+        "scale_nation": scale_report.nation,
+        "scale_people": scale_report.people,
+        "scale_institutions": scale_report.institutions,
+        "scale_rounds": scale_report.rounds,
+        "scale_noise": scale_report.noise,
+        "scale": scale_report.whole,
+    },
+    plot=scale_report.plot,
+)
+
+DROPOUTS: Final = Experiment(
+    name="dropouts",
+    question="What do quorum, tolerated colluders, spare attempts and stragglers cost?",
+    promise=dropouts_report.PROMISE,
+    minutes=6,
+    kind=Dropouts,
+    run=run_dropouts,
+    answer=dropouts_report.answer,
+    tables={
+        "dropouts_choices": dropouts_report.choices,
+        "dropouts_cheapest": dropouts_report.cheapest,
+        "dropouts_trained": dropouts_report.trained,
+        "dropouts_lost": dropouts_report.lost,
+    },
+    plot=dropouts_report.plot,
 )
 
 SOURCES: Final = Experiment(
@@ -340,6 +367,7 @@ EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
         BANKS,
         NATION,
         SCALE,
+        DROPOUTS,
         SOURCES,
         MASKS,
         LIVE_ROUNDS,

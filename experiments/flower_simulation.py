@@ -32,8 +32,8 @@ from clients.snapshot import take_snapshot
 from experiments.division import SCHEMAS
 from experiments.entropy import SeededEntropy
 from experiments.experiment import Setting
+from experiments.made_up import KEY, PEOPLE_EACH, made_up, plan_of_size
 from experiments.plain import plain_sums
-from experiments.scale import KEY, PEOPLE_EACH, made_up, plan_of_size
 from experiments.tables import markdown
 from federation.errors import ConfigurationError
 from federation.grid import Role

@@ -9,7 +9,6 @@ from experiments.comparison import Comparison
 from experiments.confirmation import Confirmation, differences
 from experiments.datasets import DATASETS
 from experiments.rounds import Rounds
-from experiments.scale import Scale
 from experiments.sources import Sources
 from experiments.thin_files import ThinFiles
 
@@ -146,27 +145,6 @@ def thin_files(found: ThinFiles) -> Figure:
     axes.set_xlabel("people that the platform has lent to")
     axes.set_ylabel("AUC of people known to the platform only")
     axes.set_title(f"epsilon {found.epsilons[0]:g}; means over {count} nations")
-    axes.legend(fontsize=8)
-    return figure
-
-
-def scale(found: Scale) -> Figure:
-    """Seconds against the number of institutions."""
-    figure = _figure(6.2, 4.4)
-    axes = figure.add_subplot()
-    sizes = [one.institutions for one in found.sizes]
-    for label, seconds, color in (
-        ("training", [one.training for one in found.sizes], _OURS),
-        ("set-up", [one.setting_up for one in found.sizes], _PEER),
-        ("CPU, both", [one.cpu for one in found.sizes], _GREY),
-    ):
-        axes.plot(sizes, seconds, color=color, marker="o", label=label)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xticks(sizes, [str(size) for size in sizes])
-    axes.minorticks_off()
-    axes.set_xlabel("institutions")
-    axes.set_ylabel(f"seconds, {found.rounds} rounds")
     axes.legend(fontsize=8)
     return figure
 

@@ -12,7 +12,6 @@ from experiments.confirmation import Confirmation, differences
 from experiments.datasets import DATASETS, GMSC, TAIWAN, Dataset
 from experiments.division import Score
 from experiments.rounds import OfSet, Rounds
-from experiments.scale import Scale
 from experiments.sources import Sources
 from experiments.thin_files import ThinFiles
 
@@ -214,25 +213,6 @@ def _title_of(kind: str) -> str:
     return f"{title}, corrected" if kind.endswith("_corrected") else title
 
 
-def scale(found: Scale) -> str:
-    """Returns seconds and memory by the number of institutions."""
-    heads = ["institutions", "people", "seconds of set-up", "seconds of training"]
-    heads += ["ms a round and institution", "CPU seconds", "peak MB"]
-    rows = [
-        [
-            f"{one.institutions:,}",
-            f"{one.people:,}",
-            f"{one.setting_up:.1f}",
-            f"{one.training:.1f}",
-            f"{1000 * found.each(one):.1f}",
-            f"{one.cpu:.1f}",
-            f"{one.peak_bytes / 1e6:,.0f}",
-        ]
-        for one in found.sizes
-    ]
-    return f"{markdown(heads, rows)}\n\n{found.rounds} rounds; a machine with {found.cores} cores."
-
-
 def sources(found: Sources) -> str:
     """Returns rows a second and memory by the way a table is read."""
     heads = ["way", "rows a second", "seconds", "CPU seconds", "peak MB", "of which libraries"]
@@ -360,16 +340,6 @@ def negatives(banks: Banks, thin: ThinFiles) -> str:
         "- A correction that an institution trains at home, on top of the national card, helps and "
         f"costs no privacy: {at_banks('corrected')} for the same {len(few)} banks. The "
         "product's own is a ridge, chosen more carefully (`institution report`)."
-    )
-
-
-def answer_of_scale(found: Scale) -> str:
-    """Returns one sentence."""
-    largest = found.sizes[-1]
-    return (
-        f"{largest.institutions} institutions, {found.rounds} rounds, one after the other in one "
-        f"process: {largest.training:.0f} seconds after {largest.setting_up:.0f} of set-up, "
-        f"{largest.cpu:.0f} of CPU"
     )
 
 
