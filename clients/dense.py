@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,23 +11,38 @@ from clients.blocks import Block
 from clients.network_gradients import NetworkGradients
 from clients.snapshot import Snapshot
 from federation.door import Layer, Products
+from federation.errors import ConfigurationError
+from federation.fits import public_network
 from federation.grid import Role
 from federation.learning import Institution, NetworkModel
-from federation.model.network import BLOCK_ROWS, LARGEST_PARAMETER, Network, inputs, whole_points
+from federation.model.network import BLOCK_ROWS, LARGEST_PARAMETER, Network, inputs
 from federation.model.score_scale import ScoreScale
 from federation.privacy.entropy import Keystream
 from federation.privacy.units import Population
 from federation.query import UNITS_PER_CLIP
 from federation.schema import Schema
 
+if TYPE_CHECKING:
+    from clients.module_gradients import ModuleGradients
+
 _COINS: Final = 2**64
 _LEAST: Final = 1e-300
 
 
 @lru_cache(maxsize=2)
-def _exact(network: Network, clip: float) -> NetworkGradients:
-    """Returns a network in whole numbers, made ready once for all blocks of people."""
+def _exact(network: Network, clip: float) -> "NetworkGradients | ModuleGradients":
+    """Returns a network made ready once for all blocks of people: in whole numbers, or its module.
+
+    Raises:
+        ConfigurationError: its module is not installed here, or torch is not.
+    """
     shape = network.shape
+    if shape.module is not None:
+        try:
+            from clients.module_gradients import of_network  # noqa: PLC0415  # torch, where used
+        except ImportError as error:
+            raise ConfigurationError(f"A module needs fedscore[network]: {error}.") from error
+        return of_network(network, clip)
     return NetworkGradients(
         network.vector,
         inputs=shape.inputs,
@@ -35,6 +50,30 @@ def _exact(network: Network, clip: float) -> NetworkGradients:
         activation=shape.activation,
         clip_norm=clip,
     )
+
+
+def require_trainable(schema: Schema, settings: NetworkModel) -> None:
+    """Returns only if gradients of a plan's network can be taken here; looks at no person.
+
+    Args:
+        schema: of the plan.
+        settings: of the plan; with a module.
+
+    Raises:
+        ConfigurationError: the module is not installed here, is another one than the plan's, has no
+            gradient for each person, scores rows together otherwise than alone, or torch is
+            missing.
+    """
+    network = public_network(settings, schema)
+    at = _exact(network, settings.clip)
+    width = network.shape.inputs
+    trial = np.sin(np.arange(3.0 * width, dtype=np.float32).reshape(3, width))  # any three rows
+    alone = at.log_odds(trial)
+    if not np.allclose(network.log_odds_at(trial.astype(np.float64)), alone, 1e-3, 1e-3):
+        raise ConfigurationError(
+            "This network scores rows otherwise together than alone: what is released would not "
+            "score people as it was evaluated. A row's score must be of that row alone."
+        )
 
 
 def gradients(
@@ -63,8 +102,8 @@ def gradients(
         codes, bad = block.codes[scored], block.bad
         if rows is not None:
             codes, bad = codes[:, rows], bad[rows]
-        for start in range(0, bad.size, BLOCK_ROWS):
-            part = slice(start, start + BLOCK_ROWS)
+        for start in range(0, bad.size, at.rows_at_once):
+            part = slice(start, start + at.rows_at_once)
             of_part = None if rows_of_person is None else rows_of_person[part]
             yield Products(
                 layers=at.of(inputs(shape, codes[:, part]), bad[part], of_part),
@@ -88,7 +127,7 @@ def points(network: Network, codes: NDArray[np.uint8], scale: ScoreScale) -> NDA
     for start in range(0, found.size, BLOCK_ROWS):
         part = slice(start, start + BLOCK_ROWS)
         log_odds = exact.log_odds(inputs(shape, codes[:, part]))
-        found[part] = whole_points(log_odds, scale)
+        found[part] = scale.whole_points(log_odds)
     return found
 
 

@@ -395,9 +395,7 @@ class Institution:
             self._log(f"plan {name} ended without a release")
             return
         try:
-            found = trusted_release(
-                release, plan=taking.digest, coordinator=taking.plan.coordinator
-            )
+            found = trusted_release(release, taking.plan)
         except FedscoreError as error:
             self._log(f"the release of plan {name} is not trusted: {error}")
             return

@@ -13,15 +13,15 @@ but nothing in torch promises that, and no bound on it holds for any module. So 
 in torch, always in the same memory: of what is computed for it, nothing depends on anybody else.
 It is repeated bit by bit by the same release of torch on the same kind of processor with the same
 number of threads. A module that keeps what it has seen would break this; a first trial refuses it.
+Whatever a module raises for a row, that row brings the zero vector: an error that reached whoever
+asks, or stopped the process, would say something of that person.
 
 Opacus' validator says which modules have a gradient for each person at all; it refuses those that
 mix people, such as BatchNorm.
 """
 
 import math
-from collections.abc import Callable
-from importlib.metadata import entry_points
-from typing import ClassVar
+from typing import Final
 
 import numpy as np
 import torch
@@ -29,48 +29,65 @@ from numpy.typing import NDArray
 from opacus.validators import ModuleValidator
 from torch import nn
 
+from clients.installed_modules import fixed_numbers, installed_as, modellers_code
 from federation.door import Layer
 from federation.errors import ConfigurationError, PrivacyError
-from federation.model.network import LARGEST_PARAMETER
+from federation.model.network import LARGEST_PARAMETER, Network
 from federation.query import UNITS_PER_CLIP
 
-ENTRY_POINTS = "fedscore.networks"
-"""The group of entry points in which an installed package names its networks."""
-
+_MOST_ROWS: Final = 256
+_BLOCK_NUMBERS: Final = 2**23  # 64 MiB of gradients, which the door copies once
 _MARGIN = 1 - 2.0**-40  # more than all roundings of a row's clip factor together
 
 
-def installed_network(name: str, *, inputs: int) -> nn.Module:
-    """Returns a network that a package on this machine has installed, by name.
+class TwoParts(nn.Module):
+    """A network whose deep part is a module: an additive layer beside it, as any network has."""
 
-    The package declares, in the group ENTRY_POINTS, a callable that takes the number of inputs and
-    returns a module which maps float32[rows, inputs] to log-odds of bad, float32[rows].
+    def __init__(self, inputs: int, deep: nn.Module) -> None:
+        """Takes the number of inputs and the deep part."""
+        super().__init__()
+        self.additive = nn.Linear(inputs, 1)
+        self.deep = deep
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the log-odds of bad, float32[rows], of float32[rows, inputs]."""
+        score: torch.Tensor = self.additive(x).squeeze(-1) + self.deep(x)
+        return score
+
+
+def of_network(network: Network, clip_norm: float) -> "ModuleGradients":
+    """Returns the gradients of a network whose deep part is a module.
+
+    Args:
+        network: at which they are taken.
+        clip_norm: C.
 
     Raises:
-        ConfigurationError: no package or more than one has a network of this name, or what it has
-            makes no module.
+        ConfigurationError: the module is not installed here, or has no gradient for each person.
     """
-    found = entry_points(group=ENTRY_POINTS, name=name)
-    if len(found) != 1:
-        named = sorted({one.name for one in entry_points(group=ENTRY_POINTS)})
-        raise ConfigurationError(
-            f"{len(found)} installed packages have a network {name!r}: expected one. Install the "
-            f"package that the plan's modeller names. Networks here: {', '.join(named) or 'none'}."
+    shape, vector = network.shape, network.vector
+    if shape.module is None:
+        raise ConfigurationError("This network is a stack of linear layers: it has no module.")
+    additive = shape.inputs + 1
+    deep = installed_as(shape.module, inputs=shape.inputs, way=vector[additive:])
+    with torch.no_grad():
+        trained = nn.utils.parameters_to_vector(
+            [one for one in deep.parameters() if one.requires_grad]
         )
-    make: Callable[[int], nn.Module] = next(iter(found)).load()
-    module = make(inputs)
-    if not isinstance(module, nn.Module):
-        raise ConfigurationError(f"The network {name!r} is no torch module: ask its maker.")
-    return module
+    absolute = np.concatenate([vector[:additive], trained.numpy()])
+    return ModuleGradients(
+        absolute,
+        module=TwoParts(shape.inputs, deep),
+        inputs=shape.inputs,
+        clip_norm=clip_norm,
+    )
 
 
 class ModuleGradients:
     """Clipped gradients of people's logistic loss at one module and one set of parameters.
 
-    `ROWS_AT_ONCE` rows of a small network fit in memory easily; any number gives the same.
+    `rows_at_once` rows fit in memory easily; any number gives the same.
     """
-
-    ROWS_AT_ONCE: ClassVar = 256
 
     def __init__(
         self,
@@ -100,7 +117,8 @@ class ModuleGradients:
         """
         if not 0.0 < clip_norm < math.inf:
             raise ConfigurationError(f"Expected a clip norm above 0, got {clip_norm}.")
-        _require_valid(module)
+        with modellers_code("be looked at by Opacus"):
+            _require_valid(module)
         self._module = module.eval().to(torch.float32)
         self._trained = [one for one in module.parameters() if one.requires_grad]
         length = sum(one.numel() for one in self._trained)
@@ -114,7 +132,9 @@ class ModuleGradients:
         self._clip_norm = clip_norm
         self._row = torch.zeros((1, inputs), dtype=torch.float32)
         self._gradient = torch.zeros(length, dtype=torch.float64)
-        self._require_one_score()
+        self.rows_at_once = min(max(_BLOCK_NUMBERS // max(length, 1), 1), _MOST_ROWS)
+        with modellers_code("score and have a gradient"):
+            self._require_one_score()
 
     def of(
         self,
@@ -130,14 +150,18 @@ class ModuleGradients:
 
         Args:
             x: float32[rows, inputs], numbers in [-1, 1]; what lies beyond is cut. A row with NaN or
-                infinity brings the zero vector, and so does one whose gradient has them.
+                infinity brings the zero vector, and so does one whose gradient has them, or for
+                which the module raises.
             bad: uint8[rows], the outcome; only the lowest bit is read.
             rows_of_person: float64[rows], R, each >= 1; None if every row is a person.
         """
         signals = np.zeros((len(x), len(self._gradient)))
         usable = np.isfinite(x).all(axis=1)
         for place in np.flatnonzero(usable):
-            score, squared = self._differentiate(x[place])
+            try:
+                score, squared = self._differentiate(x[place])
+            except Exception:  # noqa: BLE001, S112  # a row's own affair, whatever it is
+                continue
             residual = _logistic(score) - float(bad[place] & 1)
             norm = abs(residual) * math.sqrt(squared)
             if not norm < math.inf:  # NaN too
@@ -148,6 +172,23 @@ class ModuleGradients:
             factor = residual * unit * (longest / norm if norm > 0.0 else 0.0)
             np.trunc(self._gradient.numpy() * factor, out=signals[place])
         return (Layer(signals=signals, inputs=np.ones((len(x), 1))),)
+
+    def log_odds(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Returns float64[rows], the log-odds of bad of each row, of that row alone.
+
+        Args:
+            x: as `of` takes it; a row with NaN or infinity, or whose score is none, or for which
+                the module raises, scores 0.
+        """
+        found = np.zeros(len(x))
+        for place in np.flatnonzero(np.isfinite(x).all(axis=1)):
+            try:
+                with torch.no_grad():
+                    self._row.copy_(torch.from_numpy(np.clip(x[place], -1.0, 1.0)))
+                    found[place] = self._module(self._row).sum().item()
+            except Exception:  # noqa: BLE001, S112  # as above
+                continue
+        return np.nan_to_num(found, nan=0.0)
 
     def _differentiate(self, row: NDArray[np.float32]) -> tuple[float, float]:
         """Returns a row's score and its gradient's squared length; the gradient stays in place."""
@@ -164,6 +205,7 @@ class ModuleGradients:
     def _require_one_score(self) -> None:
         """Fails unless a row has one score, and the same one whoever was asked before."""
         width = self._row.shape[1]
+        fixed = fixed_numbers(self._module)
         with torch.no_grad():
             shape = self._module(torch.zeros((3, width))).shape
         if shape != (3,):
@@ -175,7 +217,10 @@ class ModuleGradients:
         before = (self._differentiate(one), self._gradient.clone())
         self._differentiate(other)
         after = (self._differentiate(one), self._gradient)
-        if before[0] != after[0] or not torch.equal(before[1], after[1]):
+        same = np.array_equal(before[0], after[0], equal_nan=True) and np.array_equal(
+            before[1].numpy(), after[1].numpy(), equal_nan=True
+        )
+        if not same or fixed_numbers(self._module) != fixed:
             raise ConfigurationError(
                 "This network scores the same row differently when it is asked again: it must not "
                 "draw random numbers or keep what it has seen."

@@ -51,10 +51,10 @@ _MARGIN = 1 - 2.0**-40  # more than all roundings of a row's clip factor togethe
 class NetworkGradients:
     """Clipped gradients of people's logistic loss at one model.
 
-    `ROWS_AT_ONCE` rows keep what is computed for them in a core's cache; any number gives the same.
+    `rows_at_once` rows keep what is computed for them in a core's cache; any number gives the same.
     """
 
-    ROWS_AT_ONCE: ClassVar = 1_024
+    rows_at_once: ClassVar = 1_024
 
     def __init__(
         self,

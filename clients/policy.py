@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
-from federation.errors import ConfigurationError
-from federation.learning import Mode
+from federation.errors import ConfigurationError, PrivacyError
+from federation.learning import Mode, ScorecardModel
 from federation.messages import RefusalCode
 from federation.plan import Plan
 from federation.population import Split
@@ -146,6 +146,7 @@ def fits(
         *_occasion(plan, now, roster, schema),
         *_company(plan, identifier, roster, approved_peers),
         *_own_people(plan, split, most_people),
+        *_module(plan, schema),
     )
 
 
@@ -212,6 +213,22 @@ def _own_people(plan: Plan, split: Split, most_people: int) -> Iterator[Rule]:
         holds=room >= most_people,
         code=RefusalCode.POLICY,
     )
+
+
+def _module(plan: Plan, schema: Schema) -> Iterator[Rule]:
+    if isinstance(plan.model, ScorecardModel) or plan.model.module is None:
+        return
+    if plan.schema != schema.digest:  # said above
+        return
+    # imported here: whoever only reads a policy needs no snapshots
+    from clients.dense import require_trainable  # noqa: PLC0415
+
+    text, holds = f"the network's module {plan.model.module.name!r} is installed here", True
+    try:
+        require_trainable(schema, plan.model)
+    except (ConfigurationError, PrivacyError) as error:
+        text, holds = str(error), False
+    yield Rule(text=text, holds=holds, code=RefusalCode.POLICY)
 
 
 def consider(plan: Plan, price: PlanPrice, policy: Policy, balance: Balance) -> tuple[Rule, ...]:

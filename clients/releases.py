@@ -3,21 +3,20 @@
 from pathlib import Path
 
 from clients.ledger_file import errors_of, replace_durably
-from federation.errors import ProtocolError
 from federation.model.release import AnyRelease, load_release
+from federation.outcome import require_outcome
+from federation.plan import Plan
 
 
-def trusted_release(data: bytes, *, plan: str, coordinator: str) -> AnyRelease:
-    """Returns a release that the coordinator signed for a plan.
+def trusted_release(data: bytes, plan: Plan) -> AnyRelease:
+    """Returns a release that a plan may end with.
 
     Raises:
         ConfigurationError: it is none.
-        ProtocolError: somebody else signed it, or it is another plan's.
+        ProtocolError: somebody else signed it, it is another plan's, or it fails the plan's gate.
     """
     found = load_release(data)
-    found.require_signed_by(coordinator)
-    if found.plan != plan:
-        raise ProtocolError("it names another plan")
+    require_outcome(found, plan)
     return found
 
 

@@ -3,6 +3,8 @@
 from typing import Any, Final
 
 from experiments import (
+    accounting,
+    accounting_report,
     flower_simulation,
     gradient_steps,
     live_report,
@@ -11,7 +13,10 @@ from experiments import (
     networks,
     plots,
     tables,
+    unit_report,
+    units,
 )
+from experiments.accounting import Accounting, run_accounting
 from experiments.bank_results import Banks
 from experiments.banks import run_banks
 from experiments.comparison import Comparison, run_comparison
@@ -28,6 +33,7 @@ from experiments.rounds import Rounds, run_rounds
 from experiments.scale import Scale, run_scale
 from experiments.sources import Sources, run_sources
 from experiments.thin_files import ThinFiles, run_thin_files
+from experiments.units import Units, run_units
 
 COMPARISON: Final = Experiment(
     name="comparison",
@@ -193,6 +199,42 @@ NETWORKS: Final = Experiment(
     plot=networks.plot,
 )
 
+ACCOUNTANTS: Final = Experiment(
+    name="accountants",
+    question="What do other accountants say, and what does a ledger charge for many plans?",
+    promise=accounting.PROMISE,
+    minutes=3,
+    kind=Accounting,
+    run=run_accounting,
+    answer=accounting_report.answer,
+    tables={
+        "accountants": accounting_report.at_one,
+        "accountants_targets": accounting_report.targets,
+        "accountants_deltas": accounting_report.deltas,
+        "accountants_years": accounting_report.years,
+        "accountants_seconds": accounting_report.seconds,
+    },
+    plot=accounting_report.plot,
+)
+
+UNITS: Final = Experiment(
+    name="units",
+    question="What does an epsilon become for a row, a person of several banks, a whole bank?",
+    promise=units.PROMISE,
+    minutes=1,
+    kind=Units,
+    run=run_units,
+    answer=unit_report.answer,
+    tables={
+        "units": unit_report.units,
+        "units_modes": unit_report.modes,
+        "units_against": unit_report.against,
+        "units_printed": unit_report.printed,
+        "units_sums": unit_report.sums,
+    },
+    plot=unit_report.plot,
+)
+
 # Experiments differ in the type of their result, which their own functions agree on.
 EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
     one.name: one
@@ -210,6 +252,8 @@ EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
         MEMBERSHIP,
         FLOWER_SIMULATION,
         GRADIENT_STEPS,
+        ACCOUNTANTS,
+        UNITS,
     )
 }
 

@@ -95,8 +95,8 @@ def _through_the_door(
 
     def blocks() -> Iterator[Products]:
         gradients = model(parameters)
-        for start in range(0, len(x), gradients.ROWS_AT_ONCE):
-            rows = slice(start, start + gradients.ROWS_AT_ONCE)
+        for start in range(0, len(x), gradients.rows_at_once):
+            rows = slice(start, start + gradients.rows_at_once)
             yield Products(layers=gradients.of(x[rows], bad[rows]), rows_of_person=None)
 
     def step() -> None:

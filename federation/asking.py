@@ -8,6 +8,7 @@ import msgspec
 from federation.canonical import canonical_json, hash_of
 from federation.course import cells_of
 from federation.errors import ConfigurationError, PrivacyError
+from federation.fits import public_shape
 from federation.grid import Role
 from federation.learning import Local, NetworkModel, ScorecardModel
 from federation.messages import Ask, Model, Open, model_digest
@@ -241,11 +242,18 @@ def require_shape(asked: NetworkModel, schema: Schema, network: Network) -> None
         ConfigurationError: it has others, or more parameters than the plan prices.
     """
     shape = network.shape
-    shape.require_grids(tuple(grid for grid in schema.grids if grid.role is Role.SCORED))
+    grids = tuple(grid for grid in schema.grids if grid.role is Role.SCORED)
+    shape.require_grids(grids)
     if shape.inputs < 1:
         raise ConfigurationError("This network has no inputs: nobody could bring anything to it.")
-    if (shape.hidden, shape.activation) != (asked.hidden, asked.activation):
+    if (shape.hidden, shape.activation, shape.module) != (
+        asked.hidden,
+        asked.activation,
+        asked.module,
+    ):
         raise ConfigurationError("This network does not have the layers that the plan asks for.")
+    if asked.module is not None and shape != public_shape(asked, grids):
+        raise ConfigurationError("This network's module is asked over other than public bins.")
     if shape.parameters > asked.most_parameters:
         raise ConfigurationError(
             f"This network has {shape.parameters} parameters, the plan prices "

@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 
 from federation.errors import ConfigurationError
 from federation.grid import FeatureGrid, Role
-from federation.learning import Institution, Joint, Local, NetworkModel, ServerOptimiser
+from federation.learning import (
+    Institution,
+    Joint,
+    Local,
+    NetworkModel,
+    ServerOptimiser,
+)
 from federation.messages import Model
 from federation.model.binning import evidence
 from federation.model.card_fit import CardFit
@@ -155,11 +161,15 @@ def _network_fit(plan: Plan, network: Network) -> NetworkFit:
 def _counted_start(
     plan: Plan, model: NetworkModel, grids: tuple[FeatureGrid, ...], counts: FitSettings
 ) -> Network:
+    rate = counts.base_rate
+    intercept, evidence = math.log(rate / (1 - rate)), _evidence(counts)
     shape = Shape.of(
         grids=grids, bins=counts.bins, hidden=model.hidden, activation=model.activation
     )
-    rate = counts.base_rate
-    return start(shape, _seed(plan), math.log(rate / (1 - rate)), _evidence(counts))
+    if model.module is not None:
+        counted, shape = shape, public_shape(model, grids)
+        evidence = _carried_over(evidence, counted, shape)
+    return start(shape, _seed(plan), intercept, evidence)
 
 
 def _evidence(counts: FitSettings) -> Array:
@@ -178,17 +188,48 @@ def _evidence(counts: FitSettings) -> Array:
     return np.concatenate(parts)
 
 
+def _carried_over(evidence: Array, counted: Shape, public: Shape) -> Array:
+    """Returns for each public bin the mean evidence of its cells, 0 of one without a bin."""
+    found, start = [], 0
+    for of_counted, of_public, bins in zip(
+        counted.bin_of_cell, public.bin_of_cell, counted.bins, strict=True
+    ):
+        of_bin = np.append(evidence[start : start + bins], 0.0)  # the last: a cell without a bin
+        cells = np.array(of_public)
+        sums = np.bincount(cells, weights=of_bin[list(of_counted)])
+        found.append(sums / np.bincount(cells))
+        start += bins
+    return np.concatenate(found)
+
+
 def _public_start(plan: Plan, grids: tuple[FeatureGrid, ...]) -> Network:
     """Returns where a training starts that knows nothing: public bins, the scale's own odds."""
     if not isinstance(plan.model, NetworkModel):
         raise ConfigurationError("A plan that counts nobody trains a network.")
-    shape = Shape(
+    return start(public_shape(plan.model, grids), _seed(plan), -math.log(plan.scale.odds))
+
+
+def public_shape(model: NetworkModel, grids: tuple[FeatureGrid, ...]) -> Shape:
+    """Returns the shape of a network over public bins, which need nobody counted.
+
+    Args:
+        model: of the plan.
+        grids: of the scored features.
+    """
+    return Shape(
         bin_of_cell=tuple(_public_bins(grid) for grid in grids),
         ordered_cells=tuple(grid.ordered_cells for grid in grids),
-        hidden=plan.model.hidden,
-        activation=plan.model.activation,
+        hidden=model.hidden,
+        activation=model.activation,
+        module=model.module,
     )
-    return start(shape, _seed(plan), -math.log(plan.scale.odds))
+
+
+def public_network(model: NetworkModel, schema: Schema) -> Network:
+    """Returns a network of a plan's model over public bins, all of its parameters 0."""
+    scored = tuple(grid for grid in schema.grids if grid.role is Role.SCORED)
+    shape = public_shape(model, scored)
+    return Network.of(shape, np.zeros(shape.parameters))
 
 
 def _public_bins(grid: FeatureGrid) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from federation.errors import ConfigurationError
+from federation.model.module import Module
 from federation.model.network import Activation
 from federation.query import LONGEST_SUM, Question
 
@@ -85,7 +86,7 @@ class ScorecardModel(_Tagged, frozen=True, kw_only=True, tag="scorecard"):
     """A scorecard, fitted from residuals."""
 
 
-class NetworkModel(_Tagged, frozen=True, kw_only=True, tag="network"):
+class NetworkModel(_Tagged, frozen=True, kw_only=True, tag="network", omit_defaults=True):
     """A network over bins and numbers, trained by clipped gradients or updates.
 
     Attributes:
@@ -96,6 +97,7 @@ class NetworkModel(_Tagged, frozen=True, kw_only=True, tag="network"):
         sampling_rate: q in (0, 1]: each person takes part in a step with this probability.
         learning_rate: of the optimiser, > 0.
         most_parameters: no round asks for a longer vector than this, 1 to 2^24.
+        module: that stands in place of hidden layers, over public bins; None for none.
     """
 
     hidden: tuple[int, ...]
@@ -104,6 +106,7 @@ class NetworkModel(_Tagged, frozen=True, kw_only=True, tag="network"):
     sampling_rate: float
     learning_rate: float
     most_parameters: int
+    module: Module | None = None
 
     def __post_init__(self) -> None:
         _require(
@@ -113,6 +116,9 @@ class NetworkModel(_Tagged, frozen=True, kw_only=True, tag="network"):
         _require(
             len(self.hidden) <= 4 and all(1 <= width <= 512 for width in self.hidden),
             "model.hidden of at most 4 widths in [1, 512]",
+        )
+        _require(
+            self.module is None or not self.hidden, "model.hidden empty where there is a module"
         )
         _require(0 < self.clip < 1e6, f"model.clip={self.clip} in (0, 1e6)")
         _require(0 < self.sampling_rate <= 1, f"model.sampling_rate={self.sampling_rate} in (0, 1]")

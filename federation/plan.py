@@ -163,7 +163,9 @@ class People(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return Split(salt=self.salt, held_out_fraction=self.held_out_fraction)
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Plan(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """One training of one national scorecard, with everything that an institution must weigh.
 
     Attributes:
@@ -184,6 +186,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         noise: variance of each institution's share, by question.
         scale: how log-odds become points.
         signature: the coordinator's over everything else; empty while the plan is a draft.
+        least_auc: the gate: with a clearly lower AUC on people held out nothing is released, in
+            [0.5, 1); None for no gate.
     """
 
     format: int
@@ -203,6 +207,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     noise: Noise
     scale: ScoreScale
     signature: str
+    least_auc: float | None = None
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
@@ -220,6 +225,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         if not 1 <= self.rounds <= MOST_ROUNDS:
             raise ConfigurationError(f"Expected rounds={self.rounds} in [1, {MOST_ROUNDS}].")
         self._require_mode()
+        if self.least_auc is not None and not (self.evaluates and 0.5 <= self.least_auc < 1):
+            raise ConfigurationError(
+                f"Expected least_auc={self.least_auc:g} in [0.5, 1), of a plan that holds people "
+                "out and evaluates them: without an evaluation there is no gate."
+            )
         if self.privacy.delta * self.people.national > 1.0:
             raise PrivacyError(
                 f"Expected privacy.delta={self.privacy.delta:g} of at most 1 / people.national = "
@@ -239,6 +249,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ConfigurationError(
                 "Institution mode protects whole institutions: model.sampling_rate = 1."
             )
+        elif isinstance(self.mode, Institution) and self.model.module is not None:
+            raise ConfigurationError("A module is trained in joint or local mode.")
         if isinstance(self.mode, Local) and self.participation.spare_attempts:
             raise ConfigurationError(
                 "In local mode an answer is never asked again: spare_attempts = 0."

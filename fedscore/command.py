@@ -117,6 +117,9 @@ def plan_new(
     rounds: Annotated[int, typer.Option(help="T: training rounds.")] = 20,
     spare_attempts: Annotated[int, typer.Option(help="R: rounds that may be asked again.")] = 2,
     days: Annotated[int, typer.Option(help="Validity from now.")] = 30,
+    least_auc: Annotated[
+        float | None, typer.Option(help="Release nothing clearly worse on people held out.")
+    ] = None,
     training: Annotated[
         Path | None,
         typer.Option(help="TOML with [mode] and [model]; a joint scorecard if not given."),
@@ -165,6 +168,7 @@ def plan_new(
         valid_from=datetime.fromtimestamp(system_clock(), UTC),
         days=days,
         salt=salt,
+        least_auc=least_auc,
     )
     _write(plan_toml(plan), out)
     _warn(warnings_of(plan))
@@ -306,8 +310,8 @@ def release_verify(
     plan: Annotated[Path | None, typer.Option(help="The signed plan it must come from.")] = None,
 ) -> None:
     """Check a release's signature, its parity vectors, and that it comes from a plan."""
-    from federation.errors import ProtocolError
     from federation.model.scoring import require_parity
+    from federation.outcome import require_outcome
 
     found = files.read_release(release, "")
     require_parity(found)
@@ -319,9 +323,7 @@ def release_verify(
         return
     expected = files.read_plan(plan)
     expected.require_signed()
-    found.require_signed_by(expected.coordinator)
-    if found.plan != expected.digest:
-        raise ProtocolError("The release comes from another plan.")
+    require_outcome(found, expected)
     typer.echo(f"The release comes from plan {expected.name!r} and its coordinator.")
 
 

@@ -18,6 +18,7 @@ from fedscore.progress import Step, Trained
 from fedscore.trainings import Training, Trainings
 from server.admission import cards_of_invited
 from server.flower_driver import FlowerTransport
+from server.running import Running
 from server.sums import sums_of
 from server.training import Progress, Sums, run_training
 
@@ -85,24 +86,26 @@ def run_over_flower(
             watch(progress)
 
         sums = sums_of(
-            plan,
-            schema,
-            roster=training.roster(),
-            transport=SealedTransport(
-                carrier=carrier,
-                cards=cards,
+            Running(
+                plan=plan,
+                schema=schema,
+                roster=training.roster(),
+                transport=SealedTransport(
+                    carrier=carrier,
+                    cards=cards,
+                    key=office.key,
+                    validity_seconds=int(deadline_seconds) + _VALID_LONGER_SECONDS,
+                    clock=system_clock,
+                    entropy=system_entropy,
+                    report=report,
+                ),
                 key=office.key,
-                validity_seconds=int(deadline_seconds) + _VALID_LONGER_SECONDS,
-                clock=system_clock,
                 entropy=system_entropy,
-                report=report,
-            ),
-            key=office.key,
-            entropy=system_entropy,
-            transcript=transcript,
-            seen=trainings.seen_before(training, plan.participation.invited),
-            keep_release=training.keep_release,
-            watch=timed,
+                transcript=transcript,
+                seen=trainings.seen_before(training, plan.participation.invited),
+                keep_release=training.keep_release,
+                watch=timed,
+            )
         )
         release = _released(office, training, sums, plan, schema, give_up=give_up, watch=timed)
     return Trained(

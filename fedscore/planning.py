@@ -58,6 +58,7 @@ def new_plan(
     days: int,
     salt: str | None = None,
     scale: ScoreScale = STANDARD_SCALE,
+    least_auc: float | None = None,
 ) -> Plan:
     """Returns an unsigned plan whose noise just keeps the target.
 
@@ -83,6 +84,7 @@ def new_plan(
         days: of validity.
         salt: the federation's, None draws a new one (for a new federation only).
         scale: of the points.
+        least_auc: the gate, None for none.
 
     Raises:
         ConfigurationError: a value is out of range.
@@ -132,6 +134,7 @@ def new_plan(
             bins_share=BINS_SHARE,
         ),
         scale=scale,
+        least_auc=least_auc,
         signature=UNSIGNED,
     )
     price = price_of(draft, schema)

@@ -35,6 +35,7 @@ from federation.secure_aggregation.roster import Roster, roster_toml
 from federation.transcript import Transcript
 from fedscore.inspection import Member, inspect_institution, pooled
 from fedscore.machine import system_clock, system_entropy
+from server.running import Running
 from server.sums import sums_of
 from server.training import Progress, Sums, run_training
 
@@ -222,16 +223,18 @@ def _run(
         transcript = Transcript()
         sums = (
             sums_of(
-                plan,
-                schema,
-                roster=roster,
-                transport=InProcess(institutions),
-                key=key,
-                entropy=mask_entropy,
-                transcript=transcript,
-                seen={},
-                keep_release=lambda _: None,  # written below, whole or not at all
-                watch=watch,
+                Running(
+                    plan=plan,
+                    schema=schema,
+                    roster=roster,
+                    transport=InProcess(institutions),
+                    key=key,
+                    entropy=mask_entropy,
+                    transcript=transcript,
+                    seen={},
+                    keep_release=lambda _: None,  # written below, whole or not at all
+                    watch=watch,
+                )
             )
             if plain is None
             else plain(plan, schema, institutions, watch)

@@ -124,6 +124,13 @@ def _network_table(release: NetworkRelease) -> Table:
             shape.activation.value,
             f"{shape.parameters - additive:,}",
         )
+    if shape.module is not None:
+        table.add_row(
+            "module",
+            f"{shape.module.name}, {shape.inputs} inputs",
+            "its own",
+            f"{shape.module.parameters:,}",
+        )
     table.add_section()
     table.add_row("all", f"{len(release.grids)} features", "", f"{shape.parameters:,}")
     return table

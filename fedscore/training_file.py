@@ -10,6 +10,8 @@ activation = "tanh"
 clip = 0.3
 sampling_rate = 1.0
 learning_rate = 0.03
+
+In place of hidden layers, `module = "NAME"` and `hidden = []` name an installed torch module.
 """
 
 import math
@@ -17,6 +19,7 @@ import math
 import msgspec
 
 from federation.errors import ConfigurationError
+from federation.fits import public_network
 from federation.grid import Role
 from federation.learning import Institution, Joint, Local, NetworkModel, ScorecardModel
 from federation.model.network import Activation
@@ -26,21 +29,28 @@ from federation.schema import Schema
 class NetworkDraft(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="network"
 ):
-    """The settings of a network that people decide; see `federation.plan.NetworkModel`."""
+    """The settings of a network that people decide; see `federation.learning.NetworkModel`.
+
+    `module` names a network that a package on this machine has installed.
+    """
 
     hidden: tuple[int, ...]
     activation: Activation
     clip: float
     sampling_rate: float
     learning_rate: float
+    module: str | None = None
 
     def model(self, schema: Schema) -> NetworkModel:
         """Returns the plan's model, with room for as many parameters as its bins may need.
 
         Args:
             schema: bins are at most its fine cells.
+
+        Raises:
+            ConfigurationError: the module is not installed here, or torch is not.
         """
-        return NetworkModel(
+        found = NetworkModel(
             hidden=self.hidden,
             activation=self.activation,
             clip=self.clip,
@@ -48,6 +58,21 @@ class NetworkDraft(
             learning_rate=self.learning_rate,
             most_parameters=_most_parameters(schema, self.hidden),
         )
+        return found if self.module is None else _with_module(found, schema, self.module)
+
+
+def _with_module(model: NetworkModel, schema: Schema, name: str) -> NetworkModel:
+    try:
+        from clients.installed_modules import described  # noqa: PLC0415  # torch, where it is used
+    except ImportError as error:
+        raise ConfigurationError(
+            f"A module needs torch: install fedscore[network] ({error})."
+        ) from error
+    inputs = public_network(model, schema).shape.inputs
+    module = described(name, inputs=inputs)
+    return msgspec.structs.replace(
+        model, module=module, most_parameters=inputs + 1 + module.parameters
+    )
 
 
 def _most_parameters(schema: Schema, hidden: tuple[int, ...]) -> int:

@@ -6,51 +6,43 @@ holds is durable before anything follows from it: a later process gets the total
 asks a question that was cut with the same bytes again.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Final, Self
 
 import msgspec
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from federation import canonical
 from federation.asking import ASK_LABEL, AskingLocally, asking_locally
 from federation.errors import ConfigurationError, PrivacyError, ProtocolError
 from federation.messages import (
-    Accept,
     Answered,
     Ask,
     Close,
-    Invite,
     Model,
     RefusalCode,
     Refuse,
     Reply,
-    SeenHeader,
     model_digest,
     numbers_digest,
 )
 from federation.model.network import LARGEST_PARAMETER
 from federation.model.release import load_release
-from federation.plan import Plan, plan_toml
+from federation.plan import plan_toml
 from federation.pricing import stddev_of_total
 from federation.query import Question
-from federation.schema import Schema
-from federation.secure_aggregation.roster import Roster, roster_toml
-from federation.transcript import Answers, Asked, Fault, Planned, Transcript
-from federation.transport import Transport
+from federation.secure_aggregation.roster import roster_toml
+from federation.transcript import Answers, Asked, Fault, Planned
 from server.attempts import Channel
-from server.gathering import MAY_COME_BACK, too_few
+from server.invitations import TRIES, Invitations
 from server.past import taken_up
-from server.training import Progress, Total
+from server.running import Running
+from server.training import Total
 
 LARGEST_NUMBER: Final = 2**52
 """Beyond which no answer lies: 2^34 people times 2^16 units, and noise of at most 2^40 each."""
-
-_TRIES: Final = 12
-"""How often those who are missing are invited and asked before the plan is ended."""
 
 _BYTES: Final = 8
 
@@ -62,54 +54,36 @@ class LocalSums:
     invited, so that what was reserved and never spent returns to its budget.
     """
 
-    def __init__(
-        self,
-        *,
-        plan: Plan,
-        schema: Schema,
-        roster: Roster,
-        transport: Transport,
-        key: Ed25519PrivateKey,
-        transcript: Transcript,
-        seen: Mapping[str, SeenHeader],
-        keep_release: Callable[[bytes], None],
-        watch: Callable[[Progress], None],
-    ) -> None:
+    def __init__(self, running: Running) -> None:
         """Starts without participants.
 
         Args:
-            plan: signed by `key`, in local mode.
-            schema: that it names.
-            roster: signed by `key`.
-            transport: reaches the invited institutions.
-            key: the coordinator's.
-            transcript: empty, or that of an earlier process which ran this plan.
-            seen: the latest header of each institution, from trainings before this.
-            keep_release: makes the release durable before anybody hears of it.
-            watch: told about progress.
+            running: a plan in local mode; its entropy is not used.
 
         Raises:
             ConfigurationError: the transcript is another plan's, has ended, or contradicts itself.
         """
+        plan = running.plan
         self._plan = plan
-        self._schema = schema
-        self._roster = roster
-        self._channel = Channel(transport, watch)
-        self._key = key
-        self._seen = seen
-        self._keep_release = keep_release
-        self._watch = watch
+        self._schema = running.schema
+        self._roster = running.roster
+        self._channel = Channel(running.transport, running.watch)
+        self._key = running.key
+        self._keep_release = running.keep_release
         self.fewest_answers = len(plan.participation.invited)
-        self.transcript = transcript
-        self._past = taken_up(transcript, Planned(plan=plan_toml(plan), roster=roster_toml(roster)))
-        self._ready: set[str] = set()
-        self._gone: set[str] = set()
+        self.transcript = running.transcript
+        beginning = Planned(plan=plan_toml(plan), roster=roster_toml(running.roster))
+        self._past = taken_up(running.transcript, beginning)
+        self._invitations = Invitations(
+            plan=plan,
+            channel=self._channel,
+            seen=running.seen,
+            gone=frozenset(),
+            watch=running.watch,
+        )
         self._sequences: dict[str, int] = {}
         for line in self._past.answers.values():
             self._take(line)
-        self._question = 0
-        self._losses: dict[str, int] = {}
-        self._due: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         """Returns the sums; nobody has been asked yet."""
@@ -132,11 +106,12 @@ class LocalSums:
             ProtocolError: fewer than the quorum; says how many refused with which code.
         """
         is_fresh = not self._past.was_told  # then whoever is silent is not waited for
-        for _ in range(1 if is_fresh else _TRIES):
-            replies = self._invited()
-            if len(self._ready) >= self._plan.participation.quorum:
+        replies: Mapping[str, Reply] = {}
+        for _ in range(1 if is_fresh else TRIES):
+            replies = self._invitations.invite(everybody=True) or {}
+            if not self._invitations.is_short:
                 return
-        raise too_few(self._plan, self._ready, "take part", replies)
+        raise self._invitations.too_few("take part", replies)
 
     def ask(self, question: Question, *, round_: int, model: Model | None) -> Total:
         """Returns the total of one question.
@@ -145,7 +120,7 @@ class LocalSums:
             ProtocolError: fewer institutions than the quorum answered.
             ConfigurationError: what an earlier process asked does not follow from its totals here.
         """
-        self._question += 1
+        self._invitations.next_question()
         told = self._past.answers.get((question, round_))
         if told is None:
             told = self._asked(question, round_, model)
@@ -209,10 +184,11 @@ class LocalSums:
         answers: dict[str, Answered] = {}
         faults: list[Fault] = []
         refused: set[str] = set()
-        for _ in range(_TRIES):
-            is_short = len(self._ready - refused) < self._plan.participation.quorum
-            self._invited(is_short=is_short)
-            names = tuple(sorted(self._ready - refused - answers.keys()))
+        invitations = self._invitations
+        for _ in range(TRIES):
+            is_short = len(invitations.ready - refused) < self._plan.participation.quorum
+            invitations.invite(everybody=is_short)
+            names = tuple(sorted(invitations.ready - refused - answers.keys()))
             replies = self._channel.exchange(request, names)
             for name in names:
                 reply = replies.get(name)
@@ -221,14 +197,13 @@ class LocalSums:
                         self._require_fits(name, reply, found)
                     except ProtocolError as error:
                         faults.append(Fault(institution=name, accuser="", what=str(error)))
-                        self._gone.add(name)
-                        self._ready.discard(name)
+                        invitations.exclude({name})
                         continue
                     answers[name] = reply
                     continue
                 if isinstance(reply, Refuse) and reply.code is not RefusalCode.UNAVAILABLE:
                     refused.add(name)
-                self._lose(name, reply)
+                invitations.lose(name, reply)
             if len(answers) >= self._plan.participation.quorum:
                 break
         return answers, faults
@@ -261,46 +236,7 @@ class LocalSums:
         """Takes in whose ledger stands where, and who is at fault."""
         for header in line.headers:
             self._sequences[header.institution] = header.ledger_sequence
-        self._gone |= {fault.institution for fault in line.faults}
-
-    def _invited(self, *, is_short: bool = True) -> Mapping[str, Reply]:
-        """Invites who is missing: all of them if that is too many, else those whose time it is."""
-        names = [
-            name
-            for name in self._plan.participation.invited
-            if name not in self._ready | self._gone
-            and (is_short or self._question >= self._due.get(name, 0))
-        ]
-        if not names:
-            return {}
-        plan = plan_toml(self._plan)
-        replies = self._channel.exchange_each(
-            {name: Invite(plan=plan, seen=self._seen.get(name)) for name in names}
-        )
-        for name in names:
-            reply = replies.get(name)
-            if isinstance(reply, Accept) and reply.plan == self._plan.digest:
-                self._ready.add(name)
-            else:
-                self._lose(name, reply)
-            if isinstance(reply, Refuse) and reply.code not in MAY_COME_BACK:
-                self._gone.add(name)
-        self._watch(
-            Progress(
-                step="accepted",
-                number=len(self._ready),
-                of=len(self._plan.participation.invited),
-                answers=len(replies),
-            )
-        )
-        return replies
-
-    def _lose(self, name: str, reply: Reply | None) -> None:
-        """Notes that somebody is missing; the silent are waited for less often."""
-        self._ready.discard(name)
-        losses = self._losses.get(name, 0)
-        patience = 2**losses if reply else 2 ** (losses + 2)
-        self._due[name], self._losses[name] = self._question + patience, losses + 1
+        self._invitations.exclude({fault.institution for fault in line.faults})
 
     def close(self, *, release: bytes) -> None:
         """Tells everybody invited that the plan has ended: an acceptance may have been lost."""

@@ -134,6 +134,7 @@ def network_release(
             scale=plan.scale,
             hidden=network.shape.hidden,
             activation=network.shape.activation,
+            module=network.shape.module,
             bin_of_cell=network.shape.bin_of_cell,
             arrays=(
                 *(NamedArray.of(name, matrix) for name, matrix in network.matrices.items()),

@@ -6,13 +6,11 @@ transcript is durable before anything follows from it, so a later process gets t
 one had from there, and goes on where it stopped.
 """
 
-from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
 import msgspec
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from federation import canonical
@@ -24,23 +22,20 @@ from federation.messages import (
     Model,
     Open,
     RefusalCode,
-    SeenHeader,
     model_digest,
 )
 from federation.model.release import load_release
-from federation.plan import Plan, plan_toml
+from federation.plan import plan_toml
 from federation.pricing import stddev_of_total
-from federation.privacy.entropy import Entropy
 from federation.query import Question
-from federation.schema import Schema
 from federation.secure_aggregation.opening import Opened
-from federation.secure_aggregation.roster import Roster, roster_toml
+from federation.secure_aggregation.roster import roster_toml
 from federation.secure_aggregation.session import Group
-from federation.transcript import Attempted, Planned, Transcript
-from federation.transport import Transport
+from federation.transcript import Attempted, Planned
 from server.attempts import Attempt, Channel, LeftOut
 from server.gathering import Gathering
 from server.past import taken_up
+from server.running import Running
 from server.training import Progress, Total
 
 
@@ -52,59 +47,30 @@ class MaskedSums:
     it, the transcript holds how far it came, and a later process goes on from there.
     """
 
-    def __init__(
-        self,
-        *,
-        plan: Plan,
-        schema: Schema,
-        roster: Roster,
-        transport: Transport,
-        key: Ed25519PrivateKey,
-        entropy: Entropy,
-        transcript: Transcript,
-        seen: Mapping[str, SeenHeader],
-        keep_release: Callable[[bytes], None],
-        watch: Callable[[Progress], None],
-    ) -> None:
+    def __init__(self, running: Running) -> None:
         """Starts without participants.
 
         Args:
-            plan: signed by `key`.
-            schema: that it names.
-            roster: signed by `key`.
-            transport: reaches the invited institutions.
-            key: the coordinator's.
-            entropy: 32 fresh bytes a call, for the names of sessions.
-            transcript: empty, or that of an earlier process which ran this plan.
-            seen: the latest header of each institution, from trainings before this.
-            keep_release: makes the release durable before anybody hears of it.
-            watch: told about progress.
+            running: a plan in joint or institution mode.
 
         Raises:
             ConfigurationError: the transcript is another plan's, has ended, or contradicts itself.
         """
+        plan = running.plan
         self._plan = plan
         self._digest = plan.digest
-        self._schema = schema
-        self._channel = Channel(transport, watch)
-        self._key = key
-        self._keep_release = keep_release
-        self._watch = watch
+        self._schema = running.schema
+        self._channel = Channel(running.transport, running.watch)
+        self._key = running.key
+        self._keep_release = running.keep_release
+        self._watch = running.watch
         self._coins: Coins | None = None
         self._spare = plan.participation.spare_attempts
         self.fewest_answers = len(plan.participation.invited)
-        self.transcript = transcript
-        self._past = taken_up(transcript, Planned(plan=plan_toml(plan), roster=roster_toml(roster)))
-        self._gathering = Gathering(
-            plan=plan,
-            roster=roster,
-            channel=self._channel,
-            entropy=entropy,
-            transcript=transcript,
-            past=self._past,
-            seen=seen,
-            watch=watch,
-        )
+        self.transcript = running.transcript
+        beginning = Planned(plan=plan_toml(plan), roster=roster_toml(running.roster))
+        self._past = taken_up(running.transcript, beginning)
+        self._gathering = Gathering(running, self._channel, self._past)
         members = self._past.group.members if self._past.group else ()
         self._left_out = LeftOut(
             at_fault={members.index(name) for name in self._past.at_fault & set(members)}

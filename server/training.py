@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 
 from federation.canonical import public_key_of
 from federation.errors import ConfigurationError
-from federation.fits import Fit
+from federation.fits import Fit, public_network
+from federation.learning import NetworkModel
 from federation.messages import Model
+from federation.model.attributions import attributions
 from federation.model.release import release_json
+from federation.outcome import require_gate
 from federation.plan import Plan
 from federation.pricing import price_of
 from federation.query import Question
@@ -97,8 +100,10 @@ def run_training(
         watch: told what happened, for progress and logs.
 
     Raises:
-        ProtocolError: the plan is unsigned or expired, too few institutions take part or answer.
-        ConfigurationError: plan and schema, or plan and key, do not match.
+        ProtocolError: the plan is unsigned or expired, too few institutions take part or answer,
+            or what was trained fails the plan's gate: then the plan ends without a release.
+        ConfigurationError: plan and schema, or plan and key, do not match, or the plan's module is
+            not installed here, or cannot score here.
         PrivacyError: the plan costs more than it promises.
     """
     plan.require_signed()
@@ -106,6 +111,10 @@ def run_training(
     if public_key_of(key) != plan.coordinator:
         raise ConfigurationError("This key is not the coordinator's that the plan names.")
     price = price_of(plan, schema)
+    if isinstance(plan.model, NetworkModel) and plan.model.module is not None:
+        network = public_network(plan.model, schema)
+        cells = np.zeros((len(network.shape.bin_of_cell), 2), dtype=np.uint8)
+        attributions(network, cells, np.zeros(network.shape.inputs))  # else nothing is released
     with sums:
         sums.begin()
         counts: Total | None = None
@@ -127,17 +136,17 @@ def run_training(
         if plan.evaluates:
             histogram = sums.ask(Question.EVALUATION, round_=0, model=model)
             watch(Progress(step="evaluation", number=1, of=1, answers=histogram.answers))
-        release = release_json(
-            make_release(
-                schema=schema,
-                price=price,
-                fit=fit,
-                histogram=None if histogram is None else histogram.values,
-                histogram_stddev=0.0 if histogram is None else histogram.stddev,
-                institutions=sums.fewest_answers,
-                now=now,
-            ).signed(key)
+        made = make_release(
+            schema=schema,
+            price=price,
+            fit=fit,
+            histogram=None if histogram is None else histogram.values,
+            histogram_stddev=0.0 if histogram is None else histogram.stddev,
+            institutions=sums.fewest_answers,
+            now=now,
         )
+        require_gate(made, plan)
+        release = release_json(made.signed(key))
         sums.close(release=release)
         watch(
             Progress(

@@ -44,6 +44,7 @@ from federation.transcript import Transcript
 from federation.transport import Transport
 from fedscore.simulation import InProcess
 from server.rounds import MaskedSums
+from server.running import Running
 from server.training import Progress, run_training
 from tests.federations import (
     KEY,
@@ -161,16 +162,18 @@ def masked_sums(
 ) -> MaskedSums:
     """Returns the coordinator's side of a federation's masked rounds."""
     return MaskedSums(
-        plan=fed.plan,
-        schema=fed.schema,
-        roster=roster_of(fed.plan),
-        transport=transport,
-        key=KEY,
-        entropy=SeededEntropy("coordinator"),
-        transcript=Transcript(),
-        seen={},
-        keep_release=lambda _: None,
-        watch=watch,
+        Running(
+            plan=fed.plan,
+            schema=fed.schema,
+            roster=roster_of(fed.plan),
+            transport=transport,
+            key=KEY,
+            entropy=SeededEntropy("coordinator"),
+            transcript=Transcript(),
+            seen={},
+            keep_release=lambda _: None,
+            watch=watch,
+        )
     )
 
 

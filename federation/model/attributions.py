@@ -6,7 +6,9 @@ integrated gradients from the mean inputs to the person's (Sundararajan, Taly an
 within one the slope of a unit is that of its secant (the rescale rule of Shrikumar, Greenside and
 Kundaje 2017, "Learning Important Features Through Propagating Activation Differences"). So the
 parts add up to the difference of the scores exactly, whatever the activation and however few the
-segments; with one hidden layer one segment gives the integral itself.
+segments; with one hidden layer one segment gives the integral itself. A module is asked for its
+slopes at the middles of many segments; what then lacks of the difference is shared out in
+proportion to the parts, so that they add up as well.
 """
 
 from functools import lru_cache
@@ -16,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import ConfigurationError
+from federation.model.module import DeepPart
 from federation.model.network import (
     BLOCK_ROWS,
     NO_BIN,
@@ -29,6 +32,9 @@ from federation.model.network import (
 
 SEGMENTS: Final = 8
 """Of the path, if there are several hidden layers; parts err with the square of a segment."""
+
+MODULE_SEGMENTS: Final = 32
+"""Of the path through a module."""
 
 _LEAST_STEP: Final = 1e-9  # a secant over less is mostly rounding errors; the slope there will do
 
@@ -80,15 +86,37 @@ def attributions(network: Network, codes: NDArray[np.uint8], mean: Array) -> Arr
     rows = codes.shape[1]
     found = np.empty((rows, len(network.shape.bin_of_cell)), dtype=np.float64)
     additive, *layers = (matrix.astype(np.float64) for matrix in network.matrices.values())
+    deep = None if network.shape.module is None else network.deep_part()
     for start in range(0, rows, BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)
         away = inputs(network.shape, codes[:, block]) - mean
         effects = additive[:, :-1]
+        if deep is not None:
+            found[block] = (effects * away + _of_module(deep, mean, away)) @ _members(network.shape)
+            continue
         if layers:
             slopes = _mean_slopes(network.shape.activation, layers, mean, away)
             effects = effects + slopes @ layers[0][:, :-1]
         found[block] = (effects * away) @ _members(network.shape)
     return found
+
+
+def _of_module(deep: DeepPart, mean: Array, away: Array) -> Array:
+    """Returns float64[rows, D], what each input adds to a module's log-odds.
+
+    Args:
+        deep: the module.
+        mean: float64[D], where the path begins.
+        away: float64[rows, D], from there to the rows.
+    """
+    middles = (np.arange(MODULE_SEGMENTS) + 0.5) / MODULE_SEGMENTS
+    parts = away * sum(deep.slopes(mean + away * middle) for middle in middles) / MODULE_SEGMENTS
+    difference = deep.log_odds(mean + away) - deep.log_odds(mean[np.newaxis])
+    sizes = np.abs(parts) + _LEAST_STEP * np.abs(away)  # an input that is the mean one adds nothing
+    lacking = difference - parts.sum(axis=1)
+    total = np.maximum(sizes.sum(axis=1), np.finfo(np.float64).tiny)
+    found: Array = parts + sizes * (lacking / total)[:, np.newaxis]
+    return np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)  # no score, no reasons
 
 
 def _mean_slopes(activation: Activation, layers: list[Array], mean: Array, away: Array) -> Array:

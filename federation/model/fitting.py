@@ -47,6 +47,8 @@ FULL_STEPS = 2.0
 # The longest step of all features together; 2 is the limit of stability. So features * 2 / 1.8
 # rounds, about one a feature, are enough; further rounds are shorter.
 LONGEST_STEP = 1.8
+# Standard deviations of noise beyond which no sum of honest answers lies: one in 10^9 does.
+DOUBT = 6.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +193,7 @@ def advance(
         ConfigurationError: A sum is not finite or of another shape, or all rounds are done.
     """
     _check(residual_sums, settings.bins, "residual_sums")
+    residual_sums, intercept_sum = _believable(settings, residual_sums, intercept_sum)
     if not math.isfinite(intercept_sum) or state.round >= settings.rounds:
         raise ConfigurationError(
             f"Expected a finite sum, and round {state.round} of {settings.rounds} not to be past."
@@ -215,6 +218,33 @@ def advance(
             total + new for total, new in zip(state.weight_sums, weights, strict=True)
         ),
     )
+
+
+def _believable(
+    settings: FitSettings, residual_sums: Weights, intercept_sum: float
+) -> tuple[Weights, float]:
+    """Cuts sums to what the people counted could bring: a cap on what a false answer does.
+
+    A good person's residual lies in [-1, 0] and a bad one's in [0, 1], so that a sum lies between
+    minus the good and plus the bad people, but for DOUBT standard deviations of the noise in both.
+    """
+    sums = []
+    for bins, good, bad, of_feature in zip(
+        settings.bins, settings.good, settings.bad, residual_sums, strict=True
+    ):
+        noise = np.hypot(
+            settings.residual_stddev, settings.count_stddev * np.sqrt(bins.cells_per_bin)
+        )
+        low, high = -np.maximum(good, 0) - DOUBT * noise, np.maximum(bad, 0) + DOUBT * noise
+        sums.append(np.clip(of_feature, low, high))
+    most_cells = max(len(bins.bin_of_cell) for bins in settings.bins)
+    doubt = DOUBT * math.hypot(
+        settings.residual_stddev, settings.count_stddev * math.sqrt(most_cells)
+    )
+    all_bad = settings.people * settings.base_rate
+    least, most = all_bad - settings.people - doubt, all_bad + doubt
+    everyone = min(max(intercept_sum, least), most)
+    return tuple(sums), everyone
 
 
 def finish(state: FitState, settings: FitSettings) -> tuple[float, Weights]:

@@ -9,7 +9,8 @@ log-odds of bad = additive(x) + deep(x). The inputs x follow from a person's pub
 A feature that is not held is all zeros, and so is a cell without evidence: noise alone would have
 drawn what the network says there. The parameters are matrices, flattened row by row, one after the
 other: additive (1, D + 1), hidden_0 (h_0, D + 1), hidden_k (h_k, h_(k-1) + 1), output (1, h_last).
-The last column of all but the output is the bias, whose input is 1.
+The last column of all but the output is the bias, whose input is 1. In place of hidden layers a
+module may stand (`federation.model.module`): module (1, P), the way from its own beginning.
 """
 
 import math
@@ -25,8 +26,8 @@ from numpy.typing import NDArray
 from federation.errors import ConfigurationError
 from federation.grid import LARGEST_GRID, NOT_HELD, FeatureGrid
 from federation.model.binning import FeatureBins
+from federation.model.module import DeepPart, Module, deep_part
 from federation.model.score_scale import ScoreScale
-from federation.model.scorecard import LARGEST_WEIGHT
 from federation.privacy.entropy import Keystream
 from federation.query import LONGEST_SUM
 
@@ -63,7 +64,9 @@ class Activation(StrEnum):
         return 1.0 - outputs**2 if self is Activation.TANH else (outputs > 0).astype(np.float64)
 
 
-class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Shape(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """All of a network but its parameters: public, and the same for everybody.
 
     Attributes:
@@ -71,6 +74,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         ordered_cells: per scored feature, how many cells have an order; they come first.
         hidden: widths of the hidden layers, none for an additive score.
         activation: of every hidden layer.
+        module: that stands in place of hidden layers, None for none.
 
     Raises:
         ConfigurationError: there is no such network, or it is too large to be trained.
@@ -80,8 +84,11 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ordered_cells: tuple[int, ...]
     hidden: tuple[int, ...]
     activation: Activation
+    module: Module | None = None
 
     def __post_init__(self) -> None:
+        if self.module is not None and self.hidden:
+            raise ConfigurationError("A network has hidden layers or a module, not both.")
         if not self.bin_of_cell or len(self.bin_of_cell) != len(self.ordered_cells):
             raise ConfigurationError("A network needs bins and ordered cells of the same features.")
         for cells, ordered in zip(self.bin_of_cell, self.ordered_cells, strict=True):
@@ -159,6 +166,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             below = width
         if self.hidden:
             found["output"] = (1, below)
+        if self.module is not None:
+            found["module"] = (1, self.module.parameters)
         return found
 
     @property
@@ -307,9 +316,11 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """
         rows = codes.shape[1]
         found = np.empty(rows, dtype=np.float64)
+        deep = None if self.shape.module is None else self.deep_part()
         for start in range(0, rows, BLOCK_ROWS):
             block = slice(start, start + BLOCK_ROWS)
-            found[block] = self.log_odds_at(inputs(self.shape, codes[:, block]).astype(np.float64))
+            x = inputs(self.shape, codes[:, block]).astype(np.float64)
+            found[block] = self._log_odds_at(x, deep)
         return found
 
     def log_odds_at(self, x: Array) -> Array:
@@ -318,8 +329,13 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Args:
             x: float64[rows, D].
         """
+        return self._log_odds_at(x, None if self.shape.module is None else self.deep_part())
+
+    def _log_odds_at(self, x: Array, deep: DeepPart | None) -> Array:
         additive, *layers = (matrix.astype(np.float64) for matrix in self.matrices.values())
         found: Array = x @ additive[0, :-1] + additive[0, -1]
+        if deep is not None:  # a score that is no number is 0, as people were evaluated
+            return np.nan_to_num(found + deep.log_odds(x), nan=0.0)
         if layers:
             *hidden, output = layers
             for matrix in hidden:
@@ -327,13 +343,29 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             found += x @ output[0]
         return found
 
+    def deep_part(self) -> DeepPart:
+        """Returns the deep part of a network that has a module.
+
+        Raises:
+            ConfigurationError: it has none, or none that is installed here.
+        """
+        if self.shape.module is None:
+            raise ConfigurationError("The deep part of this network is a stack of linear layers.")
+        way = self.vector[-self.shape.module.parameters :]
+        return deep_part(self.shape.module, inputs=self.shape.inputs, way=way)
+
     def loss_gradient(self, x: Array, bad: Array) -> Array:
         """Returns float64[parameters], the gradient of the summed logistic loss; no person clipped.
 
         Args:
             x: float64[rows, D].
             bad: float64[rows], 1 = bad, 0 = good.
+
+        Raises:
+            ConfigurationError: the network has a module.
         """
+        if self.shape.module is not None:
+            raise ConfigurationError("Only a stack of linear layers has this gradient.")
         additive, *layers = (matrix.astype(np.float64) for matrix in self.matrices.values())
         sums = x @ additive[0, :-1] + additive[0, -1]
         outputs = [x]
@@ -361,18 +393,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             codes: uint8[features, rows], as `inputs` takes them.
             scale: how points relate to odds.
         """
-        return whole_points(self.log_odds(codes), scale)
-
-
-def whole_points(log_odds: Array, scale: ScoreScale) -> NDArray[np.int64]:
-    """Returns int64[rows], log-odds of bad as whole points within +-LARGEST_WEIGHT.
-
-    Args:
-        log_odds: float64[rows].
-        scale: how points relate to odds.
-    """
-    unrounded = scale.points_at(0.0) - scale.factor * log_odds
-    return np.rint(np.clip(unrounded, -LARGEST_WEIGHT, LARGEST_WEIGHT)).astype(np.int64)
+        return scale.whole_points(self.log_odds(codes))
 
 
 def start(shape: Shape, seed: bytes, intercept: float, evidence: Array | None = None) -> Network:
@@ -380,7 +401,7 @@ def start(shape: Shape, seed: bytes, intercept: float, evidence: Array | None = 
 
     Hidden matrices are uniform within +-sqrt(6 / (inputs + outputs)) (Glorot and Bengio 2010,
     equation 16), the output a tenth of that; biases are 0, and so is the additive layer but for
-    its evidence.
+    its evidence, and the way of a module.
 
     Args:
         shape: of the network.
@@ -399,7 +420,7 @@ def start(shape: Shape, seed: bytes, intercept: float, evidence: Array | None = 
             matrix[0, -1] = intercept
             if evidence is not None:
                 matrix[0, : len(evidence)] = evidence
-        else:
+        elif name != "module":
             weights = columns if name == "output" else columns - 1
             reach = math.sqrt(6 / (weights + outputs)) * (_SMALL_OUTPUT if name == "output" else 1)
             uniform = (stream.words(outputs * weights) >> np.uint64(11)) * 2.0**-52 - 1.0

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import ConfigurationError
+from federation.model.module import Module
 from federation.model.network import Activation, Network, Shape
 from federation.model.signed_release import Part, SignedRelease
 
@@ -37,7 +38,9 @@ class NamedArray(Part, frozen=True, kw_only=True):
         )
 
 
-class NetworkRelease(SignedRelease, frozen=True, kw_only=True, tag_field="kind", tag="network"):
+class NetworkRelease(
+    SignedRelease, frozen=True, kw_only=True, tag_field="kind", tag="network", omit_defaults=True
+):
     """A national network: points = the scale at minus its log-odds of bad, rounded.
 
     Attributes:
@@ -46,6 +49,7 @@ class NetworkRelease(SignedRelease, frozen=True, kw_only=True, tag_field="kind",
         bin_of_cell: per scored feature in schema order, the bin of each fine cell, -1 for none.
         arrays: the matrices in the order of `Shape.matrices`, then the mean inputs of the trained
             population, from the noisy counts.
+        module: that stands in place of hidden layers, None for none: whoever scores installs it.
     """
 
     LABEL: ClassVar[str] = "fedscore/network-release/1"
@@ -54,6 +58,7 @@ class NetworkRelease(SignedRelease, frozen=True, kw_only=True, tag_field="kind",
     activation: Activation
     bin_of_cell: tuple[tuple[int, ...], ...]
     arrays: tuple[NamedArray, ...]
+    module: Module | None = None
 
     def __post_init__(self) -> None:
         if self.format != NETWORK_FORMAT:
@@ -82,6 +87,7 @@ class NetworkRelease(SignedRelease, frozen=True, kw_only=True, tag_field="kind",
             ordered_cells=tuple(grid.ordered_cells for grid in self.grids),
             hidden=self.hidden,
             activation=self.activation,
+            module=self.module,
         )
 
     @property

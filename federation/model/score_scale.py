@@ -3,8 +3,11 @@
 import math
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from federation.errors import ConfigurationError
+from federation.model.scorecard import LARGEST_WEIGHT
 
 
 class ScoreScale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,3 +52,12 @@ class ScoreScale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def shown(self, points: int) -> int:
         """Returns the score as it is shown: cut to [least, most]."""
         return min(max(points, self.least), self.most)
+
+    def whole_points(self, log_odds: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Returns int64[rows], log-odds of bad as whole points within +-LARGEST_WEIGHT.
+
+        Args:
+            log_odds: float64[rows].
+        """
+        unrounded = self.points_at(0.0) - self.factor * log_odds
+        return np.rint(np.clip(unrounded, -LARGEST_WEIGHT, LARGEST_WEIGHT)).astype(np.int64)

@@ -25,6 +25,7 @@ from federation.secure_aggregation.upload import Header
 from federation.transcript import Answers, Asked, Transcript
 from federation.transport import Transport
 from server.local_sums import LARGEST_NUMBER
+from server.running import Running
 from server.sums import sums_of
 from server.training import Sums
 from tests.federations import (
@@ -69,15 +70,17 @@ class Lying:
 def sums(fed: Federation, transport: Transport, transcript: Transcript, **changes: Any) -> Sums:
     settings: dict[str, Any] = {"roster": roster_of(fed.plan), "seen": {}, **changes}
     return sums_of(
-        fed.plan,
-        fed.schema,
-        transport=transport,
-        key=KEY,
-        entropy=SeededEntropy("unused"),
-        transcript=transcript,
-        keep_release=lambda _: None,
-        watch=ignore,
-        **settings,
+        Running(
+            plan=fed.plan,
+            schema=fed.schema,
+            transport=transport,
+            key=KEY,
+            entropy=SeededEntropy("unused"),
+            transcript=transcript,
+            keep_release=lambda _: None,
+            watch=ignore,
+            **settings,
+        )
     )
 
 
@@ -139,7 +142,7 @@ def test_an_answer_that_does_not_fit_is_not_added_and_its_owner_is_named_and_ask
     assert [fault.institution for fault in bins.faults] == [LIAR]
     assert step.faults == ()
     again = sums(fed, transport, Transcript(transcript.content()))
-    assert LIAR in again._gone, "the next process does not ask it either"
+    assert LIAR in again._invitations._gone, "the next process does not ask it either"
 
 
 def test_a_plan_that_ends_for_want_of_an_answer_that_fits_names_its_owner_once(

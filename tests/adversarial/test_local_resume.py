@@ -17,6 +17,7 @@ from federation.query import Question
 from federation.transcript import Transcript
 from federation.transport import Transport
 from server.past import Past
+from server.running import Running
 from server.sums import sums_of
 from server.training import run_training
 from tests.adversarial import test_restarts
@@ -31,16 +32,18 @@ ONE = "bank-00"
 def life(fed: Federation, transport: Transport, disk: Disk) -> bytes:
     """One life of the coordinator, from what it finds on its disk to the release."""
     sums = sums_of(
-        fed.plan,
-        fed.schema,
-        roster=roster_of(fed.plan),
-        transport=transport,
-        key=KEY,
-        entropy=SeededEntropy("unused"),
-        transcript=Transcript(b"".join(disk.lines), append=disk.append),
-        seen={},
-        keep_release=disk.keep,
-        watch=ignore,
+        Running(
+            plan=fed.plan,
+            schema=fed.schema,
+            roster=roster_of(fed.plan),
+            transport=transport,
+            key=KEY,
+            entropy=SeededEntropy("unused"),
+            transcript=Transcript(b"".join(disk.lines), append=disk.append),
+            seen={},
+            keep_release=disk.keep,
+            watch=ignore,
+        )
     )
     if disk.release is not None:
         sums.close(release=disk.release)

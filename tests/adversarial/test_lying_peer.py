@@ -55,6 +55,7 @@ from federation.secure_aggregation.upload import (
 from federation.secure_aggregation.words import apply_masks, word_type
 from federation.transcript import Attempted, Transcript, read_line
 from server.rounds import MaskedSums
+from server.running import Running
 from server.training import Total
 from tests.federations import KEY
 from tests.sessions import (
@@ -101,16 +102,18 @@ class Told:
     def __init__(self, spoken: Room, lies: Mapping[str, Lie]) -> None:
         self.room = spoken
         self.sums = MaskedSums(
-            plan=spoken.plan,
-            schema=SCHEMA,
-            roster=spoken.roster,
-            transport=Wire(spoken, lies),
-            key=KEY,
-            entropy=Remembering("sessions"),
-            transcript=Transcript(),
-            seen={},
-            keep_release=lambda _: None,
-            watch=lambda _: None,
+            Running(
+                plan=spoken.plan,
+                schema=SCHEMA,
+                roster=spoken.roster,
+                transport=Wire(spoken, lies),
+                key=KEY,
+                entropy=Remembering("sessions"),
+                transcript=Transcript(),
+                seen={},
+                keep_release=lambda _: None,
+                watch=lambda _: None,
+            )
         )
 
     @contextmanager

@@ -35,6 +35,7 @@ from federation.transcript_audit import audit
 from federation.transport import Transport
 from server.past import Past
 from server.rounds import MaskedSums
+from server.running import Running
 from server.training import run_training
 from tests.exchanges import Table
 from tests.federations import (
@@ -89,16 +90,18 @@ class Disk:
 def life(fed: Federation, transport: Transport, disk: Disk, number: int) -> bytes:
     """One life of the coordinator, from what it finds on its disk to the release."""
     sums = MaskedSums(
-        plan=fed.plan,
-        schema=fed.schema,
-        roster=roster_of(fed.plan),
-        transport=transport,
-        key=KEY,
-        entropy=SeededEntropy(f"life {number}"),
-        transcript=Transcript(b"".join(disk.lines), append=disk.append),
-        seen={},
-        keep_release=disk.keep,
-        watch=ignore,
+        Running(
+            plan=fed.plan,
+            schema=fed.schema,
+            roster=roster_of(fed.plan),
+            transport=transport,
+            key=KEY,
+            entropy=SeededEntropy(f"life {number}"),
+            transcript=Transcript(b"".join(disk.lines), append=disk.append),
+            seen={},
+            keep_release=disk.keep,
+            watch=ignore,
+        )
     )
     if disk.release is not None:
         sums.close(release=disk.release)

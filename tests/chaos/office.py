@@ -17,6 +17,7 @@ from federation.transcript_audit import COORDINATOR, audit
 from fedscore import trainings
 from fedscore.trainings import Training, Trainings
 from server.rounds import MaskedSums
+from server.running import Running
 from server.training import run_training
 from tests.chaos.carrier import Carrier
 from tests.chaos.faults import Kind, Point
@@ -116,26 +117,28 @@ class Office:
 
         with training.transcript() as transcript:
             sums = MaskedSums(
-                plan=plan,
-                schema=found.fed.schema,
-                roster=training.roster(),
-                transport=SealedTransport(
-                    carrier=carrier,
-                    cards=found.cards,
+                Running(
+                    plan=plan,
+                    schema=found.fed.schema,
+                    roster=training.roster(),
+                    transport=SealedTransport(
+                        carrier=carrier,
+                        cards=found.cards,
+                        key=KEY,
+                        validity_seconds=DEADLINE_SECONDS + 60,
+                        clock=clock,
+                        entropy=SeededEntropy(f"{which} envelopes"),
+                        report=lambda name, error: world.note(f"no reply of {name}: {error}"),
+                    )
+                    if sealed
+                    else carrier,
                     key=KEY,
-                    validity_seconds=DEADLINE_SECONDS + 60,
-                    clock=clock,
-                    entropy=SeededEntropy(f"{which} envelopes"),
-                    report=lambda name, error: world.note(f"no reply of {name}: {error}"),
+                    entropy=SeededEntropy(f"{which} sessions"),
+                    transcript=transcript,
+                    seen=self._trainings.seen_before(training, plan.participation.invited),
+                    keep_release=training.keep_release,
+                    watch=ignore,
                 )
-                if sealed
-                else carrier,
-                key=KEY,
-                entropy=SeededEntropy(f"{which} sessions"),
-                transcript=transcript,
-                seen=self._trainings.seen_before(training, plan.participation.invited),
-                keep_release=training.keep_release,
-                watch=ignore,
             )
             known = training.release()
             if known is not None or give_up:

@@ -19,6 +19,7 @@ from federation.transcript import Answers, Transcript, read_line
 from federation.transcript_audit import audit
 from fedscore import simulation
 from fedscore.simulation import InProcess
+from server.running import Running
 from server.sums import sums_of
 from tests.federations import KEY, federation, ignore, names, roster_of
 from tests.local_mode import CARD, answered, ask, local, net
@@ -146,16 +147,18 @@ def test_fewer_answers_than_the_quorum_end_the_plan_and_what_is_unspent_returns(
     made = local(tmp_path, CARD, quorum=3)
     with made.seats() as seats:
         sums = sums_of(
-            made.plan,
-            made.schema,
-            roster=roster_of(made.plan),
-            transport=_Silent({name: seat.institution for name, seat in seats.items()}),
-            key=KEY,
-            entropy=SeededEntropy("unused"),
-            transcript=Transcript(),
-            seen={},
-            keep_release=lambda _: None,
-            watch=ignore,
+            Running(
+                plan=made.plan,
+                schema=made.schema,
+                roster=roster_of(made.plan),
+                transport=_Silent({name: seat.institution for name, seat in seats.items()}),
+                key=KEY,
+                entropy=SeededEntropy("unused"),
+                transcript=Transcript(),
+                seen={},
+                keep_release=lambda _: None,
+                watch=ignore,
+            )
         )
         sums.begin()
         assert sums.ask(Question.BINS, round_=0, model=None).answers == 4

@@ -133,10 +133,10 @@ def test_an_institution_compares_a_network_with_its_own_card(desk, fedscore, mad
     assert found["national"]["auc"] != found["alone"]["auc"]
 
 
-def test_a_network_is_trusted_from_its_coordinator_and_plan_alone(desk):
-    data, coordinator = release_json(desk), public_key_of(KEY)
-    assert trusted_release(data, plan=desk.plan, coordinator=coordinator) == desk
+def test_a_network_is_trusted_from_its_coordinator_and_plan_alone(desk, made):
+    plan, data = made[0].plan, release_json(desk)
+    assert trusted_release(data, plan) == desk
+    with pytest.raises(ProtocolError, match="another plan"):
+        trusted_release(data, msgspec.structs.replace(plan, name="other"))
     with pytest.raises(ProtocolError):
-        trusted_release(data, plan="0" * 64, coordinator=coordinator)
-    with pytest.raises(ProtocolError):
-        trusted_release(data, plan=desk.plan, coordinator=public_key_of(OTHER_KEY))
+        trusted_release(data, msgspec.structs.replace(plan, coordinator=public_key_of(OTHER_KEY)))

@@ -9,7 +9,8 @@ import torch
 from numpy.testing import assert_array_equal
 from torch import nn
 
-from clients.module_gradients import ModuleGradients, installed_network
+from clients.installed_modules import installed_module
+from clients.module_gradients import ModuleGradients
 from clients.network_gradients import NetworkGradients
 from federation.errors import ConfigurationError, PrivacyError
 from federation.model.network import Activation
@@ -112,6 +113,75 @@ def test_a_gradient_that_overflows_is_the_zero_vector():
     assert found[1].any()
 
 
+class Raising(Scores):
+    """Raises for some rows, and what no one would think of."""
+
+    def forward(self, x):
+        if bool((x[:, 0] > 0.99).any()):
+            raise [RuntimeError, KeyError, MemoryError][int(x[0, 1] > 0)](float(x[0, 1]))
+        return super().forward(x)
+
+
+def test_a_row_for_which_the_module_raises_is_the_zero_vector_and_nobody_elses_affair():
+    torch.manual_seed(3)
+    ours = gradients(Raising(nn.Tanh()))
+    x, bad = rows(6, INPUTS)
+    x[:, 0] = 0.0
+    expected, scores = vectors(ours.of(x, bad)), ours.log_odds(x)
+    x[2, :2], x[4, :2] = (1.0, 1.0), (1.0, -1.0)
+    found, scored = vectors(ours.of(x, bad)), ours.log_odds(x)
+    others = [0, 1, 3, 5]
+    assert_array_equal(found[others], expected[others])
+    assert_array_equal(scored[others], scores[others])
+    assert not found[[2, 4]].any()
+    assert not scored[[2, 4]].any()
+
+
+def test_a_module_that_raises_for_every_row_is_refused():
+    class Broken(Scores):
+        def forward(self, x):
+            raise LookupError(str(x.shape))
+
+    with pytest.raises(ConfigurationError, match="LookupError"):
+        gradients(Broken(nn.Tanh()))
+
+
+def test_a_module_that_counts_is_refused_before_it_uses_what_it_counted():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(1))
+
+        def forward(self, x):
+            self.seen += 1
+            return x
+
+    with pytest.raises(ConfigurationError, match="keep what it has seen"):
+        gradients(Scores(Counting()))
+
+
+def test_a_module_without_a_number_at_the_trial_is_only_of_no_use():
+    class Nowhere(Scores):
+        def forward(self, x):
+            return super().forward(x) * math.nan
+
+    x, bad = rows(3, INPUTS)
+    ours = gradients(Nowhere(nn.Tanh()))
+    assert not vectors(ours.of(x, bad)).any()
+    assert not ours.log_odds(x).any()
+
+
+@pytest.mark.parametrize(("width", "expected"), [(1, 256), (2**17 - 1, 64), (2**23, 1)])
+def test_what_is_computed_at_once_fits_in_memory(width, expected):
+    ours = ModuleGradients(
+        np.zeros(width + 1, np.float32),
+        module=nn.Sequential(nn.Linear(width, 1), nn.Flatten(0)),
+        inputs=width,
+        clip_norm=1.0,
+    )
+    assert ours.rows_at_once == expected
+
+
 def test_the_validators_objections_are_listed():
     with pytest.raises(ConfigurationError, match="BatchNorm"):
         gradients(Scores(nn.BatchNorm1d(4)))
@@ -173,7 +243,7 @@ def package(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("package")
 def test_an_installed_network_is_found_by_its_name():
-    ours = gradients(installed_network("deep", inputs=INPUTS))
+    ours = gradients(installed_module("deep", inputs=INPUTS)[0])
     x, bad = rows(3, INPUTS)
     assert vectors(ours.of(x, bad)).shape == (3, INPUTS + 1)
 
@@ -181,6 +251,6 @@ def test_an_installed_network_is_found_by_its_name():
 @pytest.mark.usefixtures("package")
 def test_a_network_that_is_not_installed_is_named_with_those_that_are():
     with pytest.raises(ConfigurationError, match=r"'other'.*Networks here: deep, wrong"):
-        installed_network("other", inputs=INPUTS)
+        installed_module("other", inputs=INPUTS)
     with pytest.raises(ConfigurationError, match="no torch module"):
-        installed_network("wrong", inputs=INPUTS)
+        installed_module("wrong", inputs=INPUTS)

@@ -10,6 +10,7 @@ from federation.errors import ConfigurationError
 from fedscore.simulation import TRANSCRIPT_FILE
 from fedscore.trainings import Trainings
 from server.rounds import MaskedSums
+from server.running import Running
 from server.training import run_training
 from tests.federations import (
     _SMALL,
@@ -41,16 +42,18 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> Trainings:
             training = found.new(plan, SCHEMA, roster)
             with training.transcript() as transcript:
                 sums = MaskedSums(
-                    plan=plan,
-                    schema=fed.schema,
-                    roster=roster,
-                    transport=in_process(seats),
-                    key=KEY,
-                    entropy=SeededEntropy(f"coordinator {number}"),
-                    transcript=transcript,
-                    seen=found.seen_before(training, invited),
-                    keep_release=training.keep_release,
-                    watch=ignore,
+                    Running(
+                        plan=plan,
+                        schema=fed.schema,
+                        roster=roster,
+                        transport=in_process(seats),
+                        key=KEY,
+                        entropy=SeededEntropy(f"coordinator {number}"),
+                        transcript=transcript,
+                        seen=found.seen_before(training, invited),
+                        keep_release=training.keep_release,
+                        watch=ignore,
+                    )
                 )
                 run_training(
                     plan=plan,

@@ -198,6 +198,24 @@ def test_no_card_comes_out_before_half_of_the_rounds_and_no_round_after_the_last
         advance(state, settings, (np.zeros(6), np.zeros(6)), 0.0)
 
 
+def test_a_false_sum_moves_a_card_no_further_than_all_people_of_its_bins_could() -> None:
+    codes, bad = _people(2_000, 3)
+    settings = _settings(codes, bad, rounds=4, residual_stddev=5.0, count_stddev=5.0)
+    honest = _per_bin(codes, bad - bad.mean())
+    uneven = np.arange(len(honest[0]), dtype=np.float64) - 1
+
+    def moved(factor: float) -> FitState:
+        false = (honest[0] + factor * uneven, *honest[1:])
+        return advance(begin(settings), settings, false, factor)
+
+    far, farther, not_at_all = moved(1e6), moved(1e12), moved(0.0)
+    assert (far.weights[0] == farther.weights[0]).all()
+    assert far.intercept == farther.intercept
+    assert (far.weights[1] == not_at_all.weights[1]).all()
+    unbounded = float(np.abs(not_at_all.weights[0]).max())
+    assert np.abs(far.weights[0]).max() < 40 * unbounded
+
+
 @pytest.mark.parametrize(
     "wrong",
     [(np.zeros(6),), (np.zeros(6), np.zeros(5)), (np.zeros(6), np.full(6, np.nan))],

@@ -1,0 +1,96 @@
+"""The gate of a plan: nothing clearly worse on people held out is released, or believed."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from clients.releases import trusted_release
+from experiments.entropy import SeededEntropy
+from federation.errors import ConfigurationError, ProtocolError
+from federation.model.release import release_json
+from federation.outcome import require_gate, require_outcome
+from federation.plan import load_plan, plan_toml
+from federation.privacy.ledger_entries import Closed
+from federation.transcript import Ended, Transcript
+from server.running import Running
+from server.sums import sums_of
+from server.training import run_training
+from tests.federations import (
+    KEY,
+    NOW,
+    federation,
+    ignore,
+    in_process,
+    roster_of,
+    signed_plan,
+    small_schema,
+)
+
+GENEROUS = {"people": 400, "epsilon": 40.0, "delta": 1e-4, "rounds": 2}
+
+
+def test_a_gate_is_read_back_and_needs_an_evaluation() -> None:
+    plan = signed_plan(small_schema(), least_auc=0.7)
+    assert load_plan(plan_toml(plan)) == plan
+    assert "least_auc" not in plan_toml(signed_plan(small_schema()))
+    with pytest.raises(ConfigurationError, match="least_auc"):
+        signed_plan(small_schema(), least_auc=0.7, held_out_fraction=0.0)
+    for wrong in (0.4, 1.0):
+        with pytest.raises(ConfigurationError, match="least_auc"):
+            signed_plan(small_schema(), least_auc=wrong)
+
+
+@pytest.mark.slow
+def test_a_card_that_is_clearly_worse_is_not_released_and_what_is_unspent_returns(
+    tmp_path: Path,
+) -> None:
+    made = federation(tmp_path, institutions=3, least_auc=0.99, **GENEROUS)
+    transcript = Transcript()
+    with made.seats() as seats:
+        running = Running(
+            plan=made.plan,
+            schema=made.schema,
+            roster=roster_of(made.plan),
+            transport=in_process(seats),
+            key=KEY,
+            entropy=SeededEntropy("gate"),
+            transcript=transcript,
+            seen={},
+            keep_release=lambda _: pytest.fail("released"),
+            watch=ignore,
+        )
+        with pytest.raises(ProtocolError, match=r"the plan asks 0\.99 at least"):
+            run_training(
+                plan=made.plan,
+                schema=made.schema,
+                sums=sums_of(running),
+                key=KEY,
+                now=datetime.fromtimestamp(NOW, UTC),
+                watch=ignore,
+            )
+        for seat in seats.values():
+            assert isinstance(seat.ledger.entries()[-1].entry, Closed)
+            assert "ended without a release" in seat.log[-1]
+    assert [line.release for line in transcript.lines() if isinstance(line, Ended)] == [""]
+
+
+@pytest.mark.slow
+def test_a_release_that_fails_the_gate_of_its_plan_is_believed_by_nobody(tmp_path: Path) -> None:
+    made = federation(tmp_path, institutions=3, least_auc=0.5, **GENEROUS)
+    release = made.run(noise_entropy=SeededEntropy(1)).release
+    require_outcome(release, made.plan)
+    overall = release.report.overall
+    assert overall is not None
+    strict = msgspec.structs.replace(made.plan, least_auc=(overall.auc.high + 1) / 2).signed(KEY)
+    lying = msgspec.structs.replace(release, plan=strict.digest).signed(KEY)
+    with pytest.raises(ProtocolError, match="nothing is released"):
+        trusted_release(release_json(lying), strict)
+    within = msgspec.structs.replace(made.plan, least_auc=overall.auc.high - 1e-6)
+    require_gate(release, within)  # not clearly worse: the interval decides
+    hidden = msgspec.structs.replace(
+        release, report=msgspec.structs.replace(release.report, overall=None)
+    )
+    with pytest.raises(ProtocolError, match="Noise hides"):
+        require_gate(hidden, made.plan)
