@@ -30,7 +30,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
 from federation.errors import ConfigurationError
 from federation.model.binning import FeatureBins
@@ -269,6 +268,9 @@ def finish(state: FitState, settings: FitSettings) -> tuple[float, Weights]:
     for feature, (total, bins) in enumerate(zip(state.weight_sums, settings.bins, strict=True)):
         counts, mean = settings.counts(feature), total / averaged
         if settings.directions[feature] and bins.ordered_bins > 1:
+            # Slow to import: a third of the start of every command that knows what a card is.
+            from scipy.optimize import isotonic_regression  # noqa: PLC0415
+
             ordered = slice(0, bins.ordered_bins)
             rising = settings.directions[feature] > 0
             mean[ordered] = isotonic_regression(
