@@ -8,9 +8,10 @@ from experiments import (
     live_report,
     mask_report,
     membership,
-    networks,
     plots,
     tables,
+    utility,
+    utility_tables,
 )
 from experiments.bank_results import Banks
 from experiments.banks import run_banks
@@ -23,11 +24,11 @@ from experiments.gradient_steps import GradientSteps, run_gradient_steps
 from experiments.live_rounds import LiveRounds, run_live_rounds
 from experiments.masks import MaskCosts, run_masks
 from experiments.membership import Membership, run_membership
-from experiments.networks import Networks, run_networks
 from experiments.rounds import Rounds, run_rounds
 from experiments.scale import Scale, run_scale
 from experiments.sources import Sources, run_sources
 from experiments.thin_files import ThinFiles, run_thin_files
+from experiments.utility import Utility, run_utility
 
 COMPARISON: Final = Experiment(
     name="comparison",
@@ -181,22 +182,28 @@ GRADIENT_STEPS: Final = Experiment(
     plot=gradient_steps.plot,
 )
 
-NETWORKS: Final = Experiment(
-    name="networks",
-    question="What do networks and the other two modes of privacy give?",
-    promise=networks.PROMISE,
+UTILITY: Final = Experiment(
+    name="utility",
+    question="What does each epsilon cost in every model and mode, beside peers?",
+    promise=utility.PROMISE,
     minutes=25,
-    kind=Networks,
-    run=run_networks,
-    answer=networks.answer,
-    tables={"networks": networks.table},
-    plot=networks.plot,
+    kind=Utility,
+    run=run_utility,
+    answer=utility_tables.answer,
+    tables={
+        "utility": utility_tables.table,
+        "utility_promises": utility_tables.promises,
+        "utility_without": utility_tables.without,
+        "utility_trainings": utility_tables.trainings,
+    },
+    plot=utility_tables.plot,
 )
 
 # Experiments differ in the type of their result, which their own functions agree on.
 EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
     one.name: one
     for one in (
+        UTILITY,
         COMPARISON,
         CONFIRMATION,
         ROUNDS,
@@ -206,7 +213,6 @@ EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
         SOURCES,
         MASKS,
         LIVE_ROUNDS,
-        NETWORKS,
         MEMBERSHIP,
         FLOWER_SIMULATION,
         GRADIENT_STEPS,

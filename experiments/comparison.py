@@ -115,7 +115,7 @@ def run_comparison(setting: Setting) -> Comparison:
     for dataset in here:
         with divided(dataset, 0) as data:
             found = measured(setting, data, epsilons, rounds, seeds)
-            sets.append(Compared(ours=found, peers=_peers(setting, data)))
+            sets.append(Compared(ours=found, peers=peers_without_privacy(setting, data)))
     if GMSC not in here and not setting.quick:
         sets += _kept(setting, GMSC)
     return Comparison(versions=peers.VERSIONS, sets=tuple(sets))
@@ -146,14 +146,15 @@ def measured(
             Row(
                 epsilon=epsilon,
                 fedscore=ours(setting, data, data.terms(epsilon, rounds), range(seeds)),
-                dp_ebm=_curated(setting, data, epsilon, range(seeds)),
+                dp_ebm=curated(setting, data, epsilon, range(seeds)),
             )
             for epsilon in epsilons
         ),
     )
 
 
-def _curated(setting: Setting, data: Divided, epsilon: float, seeds: Iterable[int]) -> Score:
+def curated(setting: Setting, data: Divided, epsilon: float, seeds: Iterable[int]) -> Score:
+    """Returns the test AUC of DP-EBM with each noise seed."""
     found = []
     for seed in seeds:
 
@@ -168,7 +169,9 @@ def _curated(setting: Setting, data: Divided, epsilon: float, seeds: Iterable[in
     return score_of(found)
 
 
-def _peers(setting: Setting, data: Divided) -> Peers:
+def peers_without_privacy(setting: Setting, data: Divided) -> Peers:
+    """Returns the test AUC of what is trained on a split without privacy."""
+
     def compute() -> Peers:
         models = peers.pooled(data.schema, data.train, data.test)
         return Peers(
