@@ -193,6 +193,7 @@ UTILITY: Final = Experiment(
     tables={
         "utility": utility_tables.table,
         "utility_promises": utility_tables.promises,
+        "utility_settings": utility_tables.settings,
         "utility_without": utility_tables.without,
         "utility_trainings": utility_tables.trainings,
     },

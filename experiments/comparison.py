@@ -146,15 +146,14 @@ def measured(
             Row(
                 epsilon=epsilon,
                 fedscore=ours(setting, data, data.terms(epsilon, rounds), range(seeds)),
-                dp_ebm=curated(setting, data, epsilon, range(seeds)),
+                dp_ebm=_curated(setting, data, epsilon, range(seeds)),
             )
             for epsilon in epsilons
         ),
     )
 
 
-def curated(setting: Setting, data: Divided, epsilon: float, seeds: Iterable[int]) -> Score:
-    """Returns the test AUC of DP-EBM with each noise seed."""
+def _curated(setting: Setting, data: Divided, epsilon: float, seeds: Iterable[int]) -> Score:
     found = []
     for seed in seeds:
 
@@ -163,7 +162,7 @@ def curated(setting: Setting, data: Divided, epsilon: float, seeds: Iterable[int
                 data.schema, data.train, data.test, epsilon=epsilon, noise_seed=seed
             )
 
-        made = _of_peer("DP-EBM", data) | {"epsilon": epsilon, "noise": seed}
+        made = of_peer("DP-EBM", data) | {"epsilon": epsilon, "noise": seed}
         one = setting.step(made, peers.Curated, compute)
         found.append((one.auc, one.seconds))
     return score_of(found)
@@ -184,11 +183,12 @@ def peers_without_privacy(setting: Setting, data: Divided) -> Peers:
             ),
         )
 
-    made = _of_peer("pooled", data) | made_from(data.federation, data.terms(1.0, 1), 0)
+    made = of_peer("pooled", data) | made_from(data.federation, data.terms(1.0, 1), 0)
     return setting.step(made | {"what": "peers"}, Peers, compute)
 
 
-def _of_peer(name: str, data: Divided) -> dict[str, object]:
+def of_peer(name: str, data: Divided) -> dict[str, object]:
+    """Returns what the result of a peer depends on, for the cache."""
     return {
         "peer": name,
         "code": sha256_of(Path(peers.__file__)),

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -60,8 +60,9 @@ def perturbed(
 
 def within_one(shape: Shape, people: People) -> NDArray[np.float64]:
     """Returns float64[people, inputs + 1], a constant last, each row of length 1 at most."""
-    constant = np.ones((len(people.bad), 1))
-    return np.hstack((inputs(shape, people.codes), constant)) / longest_input(shape)
+    found = np.ones((len(people.bad), shape.inputs + 1))
+    found[:, :-1] = inputs(shape, people.codes)
+    return found / longest_input(shape)
 
 
 class AdditiveAndDeep(nn.Module):
@@ -111,7 +112,7 @@ class _Rows(Dataset[tuple[Tensor, Tensor]]):
         return self.x[chosen], self.bad[chosen]
 
 
-def _as_fetched(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _as_fetched(batch: Any) -> Any:  # noqa: ANN401 - torch expects a list, which `_Rows` spares it
     return batch
 
 

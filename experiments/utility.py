@@ -12,14 +12,27 @@ own card without any. What each epsilon promises, `experiments.utility_tables` s
 
 from collections.abc import Iterator
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 
 from experiments import comparison, curators, peers
 from experiments.comparison import Peers
-from experiments.curators import HIDDEN, PERTURBED, SAMPLED, Sides, perturbed_work, sampled_work
+from experiments.curators import (
+    HIDDEN,
+    Perturbed,
+    Sampled,
+    Sides,
+    choosing_steps,
+    chosen,
+    perturbed_candidates,
+    perturbed_work,
+    sampled_candidates,
+    sampled_work,
+)
 from experiments.datasets import GMSC, SBA, TAIWAN, Dataset, locate, sha256_of
 from experiments.division import Divided, divided, reach
 from experiments.experiment import PERSON, Setting, Work
@@ -48,7 +61,7 @@ EPSILONS: Final = (0.1, 0.5, 1.0, 4.0)
 OF_INSTITUTIONS: Final = (1.0, 8.0)
 SEEDS: Final = 3
 MANY: Final = tuple(f"bank-{number:03d}" for number in range(300))
-CLIPS: Final = {name: settings.clip for name, settings in SAMPLED.items()}
+CLIPS: Final = {GMSC.name: 0.3, TAIWAN.name: 1.5, SBA.name: 1.0}
 """About base rate times the square root of twice the features: the usual length of a gradient."""
 
 ROUNDS_OF_CARD: Final = 20
@@ -122,6 +135,14 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
         return reach(self.auc)
 
 
+class Curated(msgspec.Struct, frozen=True, kw_only=True):
+    """What trusted curators give on a data set, with the settings that they chose."""
+
+    perturbed: Perturbed
+    sampled: Sampled
+    cells: tuple[Cell, ...]
+
+
 class OfSet(msgspec.Struct, frozen=True, kw_only=True):
     """One data set.
 
@@ -132,7 +153,8 @@ class OfSet(msgspec.Struct, frozen=True, kw_only=True):
         trained: people at the institutions.
         good: other people, who are scored.
         bad: likewise.
-        cells: of all methods under an epsilon.
+        ours: our cells.
+        curated: those of trusted curators.
         without: test AUC of what has no privacy.
     """
 
@@ -142,8 +164,14 @@ class OfSet(msgspec.Struct, frozen=True, kw_only=True):
     trained: int
     good: int
     bad: int
-    cells: tuple[Cell, ...]
+    ours: tuple[Cell, ...]
+    curated: Curated
     without: Peers
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """All methods under an epsilon."""
+        return (*self.ours, *self.curated.cells)
 
     def of(self, method: Method) -> list[Cell]:
         """Returns the cells of a method, by epsilon."""
@@ -172,14 +200,14 @@ def run_utility(setting: Setting) -> Utility:
     seeds, many, split = SEEDS, MANY, 0
     if setting.quick:
         sets, epsilons, of_institutions, seeds, many = (TAIWAN,), (1.0,), (8.0,), 2, MANY[:20]
-    setting.expect(len(sets) * (seeds * (7 * len(epsilons) + len(of_institutions)) + 1))
+    cells = seeds * (7 * len(epsilons) + len(of_institutions))
+    setting.expect(len(sets) * (cells + 1 + (0 if setting.quick else choosing_steps())))
     found = []
     for dataset in sets:
         with divided(dataset, split) as data, divided(dataset, split, many) as dealt_to_many:
             terms = [*_of_persons(data, epsilons, quick=setting.quick)]
             of_many = [_of_institution(dealt_to_many, epsilon) for epsilon in of_institutions]
             ours = [*((data, one) for one in terms), *((dealt_to_many, one) for one in of_many)]
-            cells = [*_ours(setting, ours, seeds), *curated(setting, data, epsilons, seeds)]
             bad = int(data.people.bad.sum())
             found.append(
                 OfSet(
@@ -189,41 +217,58 @@ def run_utility(setting: Setting) -> Utility:
                     trained=data.train.num_rows,
                     good=data.test.num_rows - bad,
                     bad=bad,
-                    cells=tuple(cells),
+                    ours=tuple(_ours(setting, ours, seeds)),
+                    curated=curated(setting, data, epsilons, seeds),
                     without=comparison.peers_without_privacy(setting, data),
                 )
             )
     return Utility(split=split, versions=peers.VERSIONS | curators.VERSIONS, sets=tuple(found))
 
 
-def curated(setting: Setting, data: Divided, epsilons: tuple[float, ...], seeds: int) -> list[Cell]:
+def curated(setting: Setting, data: Divided, epsilons: tuple[float, ...], seeds: int) -> Curated:
     """Returns the trusted curators' peers; none of them depends on how the product trains."""
-    people = Sides(train=people_of(data.schema, data.everyone), test=data.people)
-    perturbed, sampled = PERTURBED[data.dataset.name], SAMPLED[data.dataset.name]
+    train = people_of(data.schema, data.everyone)
+    people = Sides(train=train, test=data.people)
+    ways, clip = perturbed_candidates(), CLIPS[data.dataset.name]
     if setting.quick:
-        sampled = msgspec.structs.replace(sampled, epochs=1)
-    cells = [
+        perturbed = ways[0]
+        sampled = msgspec.structs.replace(sampled_candidates(clip)[0], epochs=1)
+    else:
+        perturbed = chosen(setting, perturbed_work, ways, data.schema, train)
+        sampled = chosen(setting, sampled_work, sampled_candidates(clip), data.schema, train)
+    works = {
+        Method.DP_EBM: partial(_ebm_work, data),
+        Method.OPACUS: partial(sampled_work, sampled, data.schema, people),
+        Method.DIFFPRIVLIB: partial(perturbed_work, perturbed, data.schema, people),
+    }
+    wanted = [(method, epsilon) for method in CURATED for epsilon in epsilons]
+    found = setting.steps(
+        float,
+        [works[method](epsilon, seed) for method, epsilon in wanted for seed in range(seeds)],
+    )
+    cells = tuple(
         Cell(
-            method=Method.DP_EBM,
+            method=method,
             epsilon=epsilon,
-            auc=comparison.curated(setting, data, epsilon, range(seeds)).auc,
+            auc=tuple(found[seeds * place : seeds * (place + 1)]),
             training=None,
         )
-        for epsilon in epsilons
-    ]
-    chosen = [(method, epsilon) for method in CURATED[1:] for epsilon in epsilons]
-    works = [
-        sampled_work(sampled, data.schema, people, epsilon, seed)
-        if method is Method.OPACUS
-        else perturbed_work(perturbed, data.schema, people, epsilon, seed)
-        for method, epsilon in chosen
-        for seed in range(seeds)
-    ]
-    found = setting.steps(float, works)
-    for place, (method, epsilon) in enumerate(chosen):
-        of_seeds = tuple(found[seeds * place : seeds * (place + 1)])
-        cells.append(Cell(method=method, epsilon=epsilon, auc=of_seeds, training=None))
-    return cells
+        for place, (method, epsilon) in enumerate(wanted)
+    )
+    return Curated(perturbed=perturbed, sampled=sampled, cells=cells)
+
+
+def _ebm_work(data: Divided, epsilon: float, seed: int) -> Work[float]:
+    made = comparison.of_peer("DP-EBM", data) | {"epsilon": epsilon, "noise": seed}
+    return Work(
+        made_from=made | {"what": "test AUC"},
+        compute=_ebm,
+        arguments=(data.schema, data.train, data.test, epsilon, seed),
+    )
+
+
+def _ebm(schema: Schema, train: pa.Table, test: pa.Table, epsilon: float, seed: int) -> float:
+    return peers.curated(schema, train, test, epsilon=epsilon, noise_seed=seed).auc
 
 
 def network(schema: Schema, clip: float, *, hidden: tuple[int, ...], rate: float) -> NetworkModel:

@@ -94,6 +94,31 @@ def promises(found: Utility) -> str:
     )
 
 
+def settings(found: Utility) -> str:
+    """Returns what the curators chose."""
+    heads = [
+        "data",
+        "diffprivlib: runs of a feature",
+        "C",
+        "Opacus: runs of a feature",
+        "clip norm",
+    ]
+    rows = []
+    for one in found.sets:
+        perturbed, sampled = one.curated.perturbed, one.curated.sampled
+        rows.append(
+            [
+                DATASETS[one.dataset].title,
+                *(f"{value:g}" for value in (perturbed.bins, perturbed.strength)),
+                *(f"{value:g}" for value in (sampled.bins, sampled.clip)),
+                f"{1 / sampled.batches:g}",
+                str(sampled.batches * sampled.epochs),
+                f"{sampled.rate:g}",
+            ]
+        )
+    return markdown([*heads, "sampling rate", "steps", "learning rate"], rows)
+
+
 def without(found: Utility) -> str:
     """Returns the test AUC without privacy, with an interval over test people."""
     heads = ["data", "XGBoost, pooled", "logistic regression, pooled", "our card, pooled"]

@@ -10,13 +10,15 @@ from experiments.curators import (
     Perturbed,
     Sampled,
     Sides,
+    chosen,
     longest_input,
     perturbed_work,
     public_shape,
     sampled_work,
 )
+from experiments.experiment import Work
 from experiments.trial import DELTA, People
-from experiments.utility import Cell, Method, OfSet
+from experiments.utility import Cell, Method
 from experiments.utility_tables import difference, of_test_people
 from federation.errors import PrivacyError
 from federation.grid import NOT_HELD
@@ -130,6 +132,28 @@ def test_a_peer_s_result_is_kept_by_what_it_sees_and_not_by_who_made_it(schema):
         assert "product" not in made
 
 
+def test_settings_are_chosen_by_people_who_do_not_train_and_by_nobody_else(schema):
+    train = people(schema, 400)
+    seen = []
+
+    class InOrder:
+        def steps(self, kind, works):
+            return [work.compute(*work.arguments) for work in works]
+
+    def work(settings, schema, sides, epsilon, seed):
+        seen.append((sides, epsilon))
+        value = settings.strength - seed  # the best on average, whatever a single seed says
+        return Work(made_from={}, compute=lambda: value, arguments=())
+
+    ways = [Perturbed(bins=0, strength=strength) for strength in (0.1, 3.0, 1.0)]
+    assert chosen(InOrder(), work, ways, schema, train) == ways[1]
+    for sides, epsilon in seen:
+        assert epsilon == 1.0
+        assert (len(sides.train.bad), len(sides.test.bad)) == (300, 100)
+        both = np.hstack((sides.train.codes, sides.test.codes))
+        assert sorted(both.T.tolist()) == sorted(train.codes.T.tolist())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "work"), [(PERTURBED, perturbed_work), (SAMPLED, sampled_work)]
@@ -158,8 +182,6 @@ def test_a_difference_of_methods_has_welch_s_interval():
 
 
 def test_the_interval_over_test_people_is_that_of_hanley_and_mcneil():
-    one = OfSet(
-        dataset="taiwan", data="", schema="", trained=1, good=58, bad=51, cells=(), without=None
-    )
-    # Their example: area 0.893 with 51 abnormal and 58 normal images has standard error 0.032.
+    one = SimpleNamespace(good=58, bad=51)
+    # Their example: area 0.893 of 51 abnormal and 58 normal images, standard error 0.032 to 0.033.
     assert of_test_people(0.893, one) / 1.96 == pytest.approx(0.032, abs=1e-3)
