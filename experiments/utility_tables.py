@@ -232,7 +232,9 @@ def _panel(axes: Axes, one: OfSet) -> None:
             marker=marker,
             fillstyle="none",
             capsize=3,
-            label=f"{method} (its epsilon)" if method is Method.INSTITUTION else method,
+            label=f"{method} (epsilon of an institution)"
+            if method is Method.INSTITUTION
+            else method,
         )
     alone = one.without.alone
     axes.axhspan(min(alone), max(alone), color="#dddddd", label="our card, each alone")
