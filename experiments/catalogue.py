@@ -204,7 +204,6 @@ UTILITY: Final = Experiment(
 EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
     one.name: one
     for one in (
-        UTILITY,
         COMPARISON,
         CONFIRMATION,
         ROUNDS,
@@ -214,6 +213,7 @@ EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
         SOURCES,
         MASKS,
         LIVE_ROUNDS,
+        UTILITY,
         MEMBERSHIP,
         FLOWER_SIMULATION,
         GRADIENT_STEPS,
