@@ -16,7 +16,6 @@ from experiments import (
     live_report,
     mask_report,
     membership,
-    networks,
     plots,
     poisoning,
     poisoning_report,
@@ -24,6 +23,8 @@ from experiments import (
     tables,
     unit_report,
     units,
+    utility,
+    utility_tables,
 )
 from experiments.accounting import Accounting, run_accounting
 from experiments.advice import Advised, run_advice
@@ -43,13 +44,13 @@ from experiments.inversion import Inversion, run_inversion
 from experiments.live_rounds import LiveRounds, run_live_rounds
 from experiments.masks import MaskCosts, run_masks
 from experiments.membership import Membership, run_membership
-from experiments.networks import Networks, run_networks
 from experiments.poisoning import Poisoning, run_poisoning
 from experiments.rounds import Rounds, run_rounds
 from experiments.scale import Scale, run_scale
 from experiments.sources import Sources, run_sources
 from experiments.thin_files import ThinFiles, run_thin_files
 from experiments.units import Units, run_units
+from experiments.utility import Utility, run_utility
 
 COMPARISON: Final = Experiment(
     name="comparison",
@@ -227,16 +228,22 @@ GRADIENT_STEPS: Final = Experiment(
     plot=gradient_steps.plot,
 )
 
-NETWORKS: Final = Experiment(
-    name="networks",
-    question="What do networks and the other two modes of privacy give?",
-    promise=networks.PROMISE,
+UTILITY: Final = Experiment(
+    name="utility",
+    question="What does each epsilon cost in every model and mode, beside peers?",
+    promise=utility.PROMISE,
     minutes=25,
-    kind=Networks,
-    run=run_networks,
-    answer=networks.answer,
-    tables={"networks": networks.table},
-    plot=networks.plot,
+    kind=Utility,
+    run=run_utility,
+    answer=utility_tables.answer,
+    tables={
+        "utility": utility_tables.table,
+        "utility_promises": utility_tables.promises,
+        "utility_settings": utility_tables.settings,
+        "utility_without": utility_tables.without,
+        "utility_trainings": utility_tables.trainings,
+    },
+    plot=utility_tables.plot,
 )
 
 ADVICE: Final = Experiment(
@@ -371,7 +378,7 @@ EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
         SOURCES,
         MASKS,
         LIVE_ROUNDS,
-        NETWORKS,
+        UTILITY,
         MEMBERSHIP,
         INVERSION,
         DIFFERENCING,

@@ -115,7 +115,7 @@ def run_comparison(setting: Setting) -> Comparison:
     for dataset in here:
         with divided(dataset, 0) as data:
             found = measured(setting, data, epsilons, rounds, seeds)
-            sets.append(Compared(ours=found, peers=_peers(setting, data)))
+            sets.append(Compared(ours=found, peers=peers_without_privacy(setting, data)))
     if GMSC not in here and not setting.quick:
         sets += _kept(setting, GMSC)
     return Comparison(versions=peers.VERSIONS, sets=tuple(sets))
@@ -162,13 +162,15 @@ def _curated(setting: Setting, data: Divided, epsilon: float, seeds: Iterable[in
                 data.schema, data.train, data.test, epsilon=epsilon, noise_seed=seed
             )
 
-        made = _of_peer("DP-EBM", data) | {"epsilon": epsilon, "seed": seed}
+        made = of_peer("DP-EBM", data) | {"epsilon": epsilon, "seed": seed}
         one = setting.step(made, peers.Curated, compute)
         found.append((one.auc, one.seconds))
     return score_of(found)
 
 
-def _peers(setting: Setting, data: Divided) -> Peers:
+def peers_without_privacy(setting: Setting, data: Divided) -> Peers:
+    """Returns the test AUC of what is trained on a split without privacy."""
+
     def compute() -> Peers:
         models = peers.pooled(data.schema, data.train, data.test)
         return Peers(
@@ -181,11 +183,12 @@ def _peers(setting: Setting, data: Divided) -> Peers:
             ),
         )
 
-    made = _of_peer("pooled", data) | made_from(data.federation, data.terms(1.0, 1), 0)
+    made = of_peer("pooled", data) | made_from(data.federation, data.terms(1.0, 1), 0)
     return setting.step(made | {"what": "peers"}, Peers, compute)
 
 
-def _of_peer(name: str, data: Divided) -> dict[str, object]:
+def of_peer(name: str, data: Divided) -> dict[str, object]:
+    """Returns what the result of a peer depends on, for the cache."""
     return {
         "peer": name,
         "code": sha256_of(Path(peers.__file__)),

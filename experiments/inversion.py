@@ -24,9 +24,9 @@ from experiments.division import INSTITUTIONS, Divided, divided
 from experiments.entropy import SeededEntropy
 from experiments.experiment import Setting
 from experiments.membership_crowd import contribution, vectors
-from experiments.networks import CLIPS, network
 from experiments.taken_apart import APART, share_right, taken_apart
 from experiments.trial import People, Terms, people_of, plan_of
+from experiments.utility import CLIPS, network
 from federation import door
 from federation.asking import sum_for
 from federation.fits import Fit

@@ -24,10 +24,10 @@ from experiments.attack_stage import policy_for
 from experiments.datasets import TAIWAN
 from experiments.division import INSTITUTIONS, divided
 from experiments.entropy import SeededEntropy
-from experiments.networks import CLIPS, network
 from experiments.plain import plain_sums
 from experiments.poison import Poisoner, false_table, with_plain_steps, without_cap, without_clip
 from experiments.trial import DELTA, People, deal
+from experiments.utility import CLIPS, network
 from federation.canonical import public_key_of
 from federation.errors import ProtocolError
 from federation.grid import Role
