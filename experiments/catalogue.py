@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from experiments import (
+    broken_builds,
     flower_simulation,
     gradient_steps,
     live_report,
@@ -14,6 +15,7 @@ from experiments import (
 )
 from experiments.bank_results import Banks
 from experiments.banks import run_banks
+from experiments.broken_builds import BrokenBuilds, run_broken_builds
 from experiments.comparison import Comparison, run_comparison
 from experiments.confirmation import Confirmation, run_confirmation
 from experiments.datasets import GMSC, TAIWAN
@@ -157,6 +159,21 @@ MEMBERSHIP: Final = Experiment(
     plot=membership.plot,
 )
 
+BROKEN_BUILDS: Final = Experiment(
+    name="broken_builds",
+    question="Does a named test notice each way in which the noise may be broken?",
+    promise=NO_EPSILON,
+    minutes=1,
+    kind=BrokenBuilds,
+    run=run_broken_builds,
+    answer=broken_builds.answer,
+    tables={
+        "broken_builds": broken_builds.table,
+        "broken_builds_tests": broken_builds.table_of_tests,
+    },
+    plot=broken_builds.plot,
+)
+
 FLOWER_SIMULATION: Final = Experiment(
     name="flower_simulation",
     question="How fast is a simulated round, beside Flower's simulation engine?",
@@ -208,6 +225,7 @@ EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
         LIVE_ROUNDS,
         NETWORKS,
         MEMBERSHIP,
+        BROKEN_BUILDS,
         FLOWER_SIMULATION,
         GRADIENT_STEPS,
     )
