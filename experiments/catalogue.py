@@ -6,6 +6,7 @@ from experiments import (
     broken_builds,
     flower_simulation,
     gradient_steps,
+    lira,
     live_report,
     mask_report,
     membership,
@@ -22,6 +23,7 @@ from experiments.datasets import GMSC, TAIWAN
 from experiments.experiment import NO_EPSILON, PERSON, Experiment
 from experiments.flower_simulation import FlowerSimulation, run_flower_simulation
 from experiments.gradient_steps import GradientSteps, run_gradient_steps
+from experiments.lira import Lira, run_lira
 from experiments.live_rounds import LiveRounds, run_live_rounds
 from experiments.masks import MaskCosts, run_masks
 from experiments.membership import Membership, run_membership
@@ -149,14 +151,26 @@ LIVE_ROUNDS: Final = Experiment(
 
 MEMBERSHIP: Final = Experiment(
     name="membership",
-    question="Can whoever sees every opened sum tell who took part?",
-    promise=PERSON,
-    minutes=2,
+    question="Can whoever sees every noised sum tell who took part?",
+    promise=membership.PROMISE,
+    minutes=6,
     kind=Membership,
     run=run_membership,
     answer=membership.answer,
-    tables={"membership": membership.table},
+    tables={"membership": membership.table, "membership_power": membership.table_of_power},
     plot=membership.plot,
+)
+
+LIRA: Final = Experiment(
+    name="lira",
+    question="Can whoever has nothing but the release tell who was trained on?",
+    promise=f"{PERSON} What is allowed here is less: the release alone, against nobody inside.",
+    minutes=3,
+    kind=Lira,
+    run=run_lira,
+    answer=lira.answer,
+    tables={"lira": lira.table},
+    plot=lira.plot,
 )
 
 BROKEN_BUILDS: Final = Experiment(
@@ -225,6 +239,7 @@ EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
         LIVE_ROUNDS,
         NETWORKS,
         MEMBERSHIP,
+        LIRA,
         BROKEN_BUILDS,
         FLOWER_SIMULATION,
         GRADIENT_STEPS,
