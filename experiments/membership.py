@@ -204,7 +204,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
         f_dp: all trainings as one audit, for the Gaussian trade-off curve.
         runs: all trainings as independent runs, for the same curve.
         visible: the share of noise below which `runs` would pass the claim, at the guesser's
-            measured skill.
+            measured skill; 0 if that is less than was tried.
     """
 
     one: float
@@ -319,13 +319,19 @@ def bounds_of(builds: tuple[Build, ...]) -> tuple[Bounds, ...]:
     half = (1 - CONFIDENCE) / 2
     level = half / (_STATEMENTS * len(builds))
     level_of_one = half / sum(len(one.right) for one in builds)
-    skill = {
-        one.kind: 2 * float(special.ndtri(max(one.share, 0.5))) for one in builds if one.noise == 1
+    return tuple(_bounds(one, level, level_of_one, _skills(builds, one.kind)) for one in builds)
+
+
+def _skills(builds: tuple[Build, ...], kind: str) -> dict[float, float]:
+    """Returns by share of noise the mu at which a perfect guesser guesses as ours did."""
+    return {
+        one.noise: 2 * float(special.ndtri(np.clip(one.share, 0.5, 1 - 1e-9)))
+        for one in builds
+        if one.kind == kind
     }
-    return tuple(_bounds(one, level, level_of_one, skill[one.kind]) for one in builds)
 
 
-def _bounds(build: Build, level: float, level_of_one: float, skill: float) -> Bounds:
+def _bounds(build: Build, level: float, level_of_one: float, skills: dict[float, float]) -> Bounds:
     each, right = build.canaries, sum(build.right)
     coins = each * len(build.right)
 
@@ -339,24 +345,31 @@ def _bounds(build: Build, level: float, level_of_one: float, skill: float) -> Bo
         steinke=least_epsilon(right=right, guesses=coins, canaries=coins, delta=DELTA, level=level),
         f_dp=epsilon_at(least_mu(right=right, guesses=coins, canaries=coins, level=level)),
         runs=epsilon_at(least_mu_of_runs(build.right, canaries=each, level=level)),
-        visible=_visible(build, level, skill),
+        visible=_visible(build, level, skills),
     )
 
 
-def _visible(build: Build, level: float, skill: float) -> float:
+def _visible(build: Build, level: float, skills: dict[float, float]) -> float:
     """Returns the share of noise at which so many runs would be expected to refute the claim.
 
     Args:
         build: of which the number of runs and canaries count.
         level: of the test.
-        skill: the mu at which a perfect guesser would have guessed as ours did on the product.
+        skills: measured, by share of noise; what lies between them is interpolated in logarithms.
+
+    Returns:
+        0 where it is less than the smallest measured one, or none.
     """
     claimed = float(special.ndtr(build.mu / 2))
     stake = stake_for(claimed, runs=len(build.right), canaries=build.canaries, level=level)
     needed = math.log(1 / level) / (stake * len(build.right)) + stake / (8 * build.canaries)
-    if claimed + needed >= 1:
+    shares = sorted((share for share in skills if share > 0), reverse=True)
+    known = np.log([max(skills[share], 1e-9) for share in shares])
+    if claimed + needed >= 1 or (mu := 2 * float(special.ndtri(claimed + needed))) <= 0:
         return 0.0
-    return min(1.0, skill / (2 * float(special.ndtri(claimed + needed))))
+    if math.log(mu) > known[-1]:
+        return 0.0
+    return float(np.exp(np.interp(math.log(mu), known, np.log(shares))))
 
 
 def table(found: Membership) -> str:
@@ -409,7 +422,9 @@ def table_of_power(found: Membership) -> str:
                 f"{possible:.1%}",
                 f"{one.share:.1%}",
                 alone,
-                f"below {bounds.visible:.0%} of the plan's" if bounds.visible > 0 else "none",
+                f"below {bounds.visible:.0%} of the plan's"
+                if bounds.visible > 0
+                else f"none, at {min(SHARES_OF_NOISE[1:]):.0%} of the plan's and more",
             ]
         )
     heads = [
@@ -417,7 +432,7 @@ def table_of_power(found: Membership) -> str:
         "right guesses that the claim allows",
         "that ours reach on the product",
         "power of one training: epsilon proved if every guess is right",
-        "power of all: noise that is seen to be too little",
+        "power of all together: noise that is seen to be too little",
     ]
     return markdown(heads, rows)
 

@@ -136,7 +136,7 @@ def _are_refuted(
 ) -> NDArray[np.bool_]:
     """Returns for each mu whether so many right guesses have a probability below `level`."""
     right, guesses, canaries = counts
-    share = level / canaries
+    share, limit = level / canaries, guesses / canaries
     hits = np.full(mu.shape, share * right)
     misses = np.full(mu.shape, share * (guesses - right))
     for place in range(right - 1, -1, -1):
@@ -145,7 +145,9 @@ def _are_refuted(
         more = np.maximum(needed - misses, 0.0)
         misses += more
         hits += more * (place / (guesses - place))
-    found: NDArray[np.bool_] = hits + misses > guesses / canaries
+        if not np.any((more > 0) & (hits + misses <= limit)):
+            break  # where nothing more is forced now, nothing ever will be
+    found: NDArray[np.bool_] = hits + misses > limit
     return found
 
 

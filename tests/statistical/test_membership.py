@@ -136,7 +136,7 @@ def test_the_bounds_of_a_table_exceed_the_claim_without_noise_and_not_as_planned
     assert half.runs > 1.0, "only independent runs see that half is missing"
     assert max(half.one, half.steinke, half.f_dp) < 1.0
     assert real.largest < 1.0
-    assert 0.5 < real.visible < 1.0
+    assert 0.1 < real.visible < 1.0
     assert real.most > 1.0
 
 
@@ -173,7 +173,7 @@ def simulated(crowd, plan, seed, directory):
                     title=name,
                     most_people=plan.people.most_per_institution,
                     table=str(directory / f"{name}.parquet"),
-                    policy=open_policy(plan),
+                    policy=open_policy(plan, longest_validity_days=3650),
                 )
                 for name in NAMES
             ),
