@@ -3,13 +3,13 @@
 from typing import Any, Final
 
 from experiments import (
-    broken_builds,
+    broken_builds_report,
     flower_simulation,
     gradient_steps,
-    lira,
+    lira_report,
     live_report,
     mask_report,
-    membership,
+    membership_report,
     networks,
     plots,
     tables,
@@ -26,6 +26,7 @@ from experiments.gradient_steps import GradientSteps, run_gradient_steps
 from experiments.lira import Lira, run_lira
 from experiments.live_rounds import LiveRounds, run_live_rounds
 from experiments.masks import MaskCosts, run_masks
+from experiments.membership import PROMISE as OF_EVERY_MODE
 from experiments.membership import Membership, run_membership
 from experiments.networks import Networks, run_networks
 from experiments.rounds import Rounds, run_rounds
@@ -152,13 +153,16 @@ LIVE_ROUNDS: Final = Experiment(
 MEMBERSHIP: Final = Experiment(
     name="membership",
     question="Can whoever sees every noised sum tell who took part?",
-    promise=membership.PROMISE,
+    promise=OF_EVERY_MODE,
     minutes=6,
     kind=Membership,
     run=run_membership,
-    answer=membership.answer,
-    tables={"membership": membership.table, "membership_power": membership.table_of_power},
-    plot=membership.plot,
+    answer=membership_report.answer,
+    tables={
+        "membership": membership_report.table,
+        "membership_power": membership_report.table_of_power,
+    },
+    plot=membership_report.plot,
 )
 
 LIRA: Final = Experiment(
@@ -168,9 +172,9 @@ LIRA: Final = Experiment(
     minutes=3,
     kind=Lira,
     run=run_lira,
-    answer=lira.answer,
-    tables={"lira": lira.table},
-    plot=lira.plot,
+    answer=lira_report.answer,
+    tables={"lira": lira_report.table},
+    plot=lira_report.plot,
 )
 
 BROKEN_BUILDS: Final = Experiment(
@@ -180,12 +184,12 @@ BROKEN_BUILDS: Final = Experiment(
     minutes=1,
     kind=BrokenBuilds,
     run=run_broken_builds,
-    answer=broken_builds.answer,
+    answer=broken_builds_report.answer,
     tables={
-        "broken_builds": broken_builds.table,
-        "broken_builds_tests": broken_builds.table_of_tests,
+        "broken_builds": broken_builds_report.table,
+        "broken_builds_tests": broken_builds_report.table_of_tests,
     },
-    plot=broken_builds.plot,
+    plot=broken_builds_report.plot,
 )
 
 FLOWER_SIMULATION: Final = Experiment(

@@ -12,8 +12,6 @@ from experiments.lira import (
     MODELS,
     NO_NOISE,
     ORDINARY,
-    allowed,
-    allowed_by_epsilon,
     area,
     coins_of,
     likelihood_ratios,
@@ -24,6 +22,7 @@ from experiments.lira import (
     town,
     true_positives,
 )
+from experiments.lira_report import allowed, allowed_by_epsilon
 from experiments.membership_crowd import noise_times
 from federation.pricing import price_of
 
