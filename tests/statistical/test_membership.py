@@ -127,6 +127,7 @@ def build(noise, share, runs=REAL_RUNS):
     )
 
 
+@pytest.mark.slow
 def test_the_bounds_of_a_table_exceed_the_claim_without_noise_and_not_as_planned():
     shares = {0.0: 1.0, 0.1: 0.75, 0.5: 0.59, 1.0: 0.545}
     builds = tuple(build(noise, shares[noise]) for noise in SHARES_OF_NOISE)

@@ -158,6 +158,7 @@ def test_a_mechanism_that_sometimes_tells_everything_is_allowed_for():
     assert told == 0.0, "all is told more often than the level"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [False, True])
 def test_independent_runs_of_just_this_mu_are_refuted_in_5_of_100_tables_at_most(together):
     """Guesses of a run alone, or all right or all wrong together, which has the same mean."""
