@@ -6,6 +6,7 @@ from experiments import (
     accounting,
     accounting_report,
     advice_report,
+    broken_builds_report,
     differencing,
     different_models,
     dropouts_report,
@@ -13,9 +14,10 @@ from experiments import (
     gain_report,
     gradient_steps,
     inversion_report,
+    lira_report,
     live_report,
     mask_report,
-    membership,
+    membership_report,
     plots,
     poisoning,
     poisoning_report,
@@ -30,6 +32,7 @@ from experiments.accounting import Accounting, run_accounting
 from experiments.advice import Advised, run_advice
 from experiments.bank_results import Banks
 from experiments.banks import run_banks
+from experiments.broken_builds import BrokenBuilds, run_broken_builds
 from experiments.comparison import Comparison, run_comparison
 from experiments.confirmation import Confirmation, run_confirmation
 from experiments.datasets import GMSC, TAIWAN
@@ -41,8 +44,10 @@ from experiments.flower_simulation import FlowerSimulation, run_flower_simulatio
 from experiments.gains import Gains, run_gains
 from experiments.gradient_steps import GradientSteps, run_gradient_steps
 from experiments.inversion import Inversion, run_inversion
+from experiments.lira import Lira, run_lira
 from experiments.live_rounds import LiveRounds, run_live_rounds
 from experiments.masks import MaskCosts, run_masks
+from experiments.membership import PROMISE as OF_EVERY_MODE
 from experiments.membership import Membership, run_membership
 from experiments.poisoning import Poisoning, run_poisoning
 from experiments.rounds import Rounds, run_rounds
@@ -194,14 +199,44 @@ LIVE_ROUNDS: Final = Experiment(
 
 MEMBERSHIP: Final = Experiment(
     name="membership",
-    question="Can whoever sees every opened sum tell who took part?",
-    promise=PERSON,
-    minutes=2,
+    question="Can whoever sees every noised sum tell who took part?",
+    promise=OF_EVERY_MODE,
+    minutes=6,
     kind=Membership,
     run=run_membership,
-    answer=membership.answer,
-    tables={"membership": membership.table},
-    plot=membership.plot,
+    answer=membership_report.answer,
+    tables={
+        "membership": membership_report.table,
+        "membership_power": membership_report.table_of_power,
+    },
+    plot=membership_report.plot,
+)
+
+LIRA: Final = Experiment(
+    name="lira",
+    question="Can whoever has nothing but the release tell who was trained on?",
+    promise=f"{PERSON} What is allowed here is less: the release alone, against nobody inside.",
+    minutes=3,
+    kind=Lira,
+    run=run_lira,
+    answer=lira_report.answer,
+    tables={"lira": lira_report.table},
+    plot=lira_report.plot,
+)
+
+BROKEN_BUILDS: Final = Experiment(
+    name="broken_builds",
+    question="Does a named test notice each way in which the noise may be broken?",
+    promise=NO_EPSILON,
+    minutes=1,
+    kind=BrokenBuilds,
+    run=run_broken_builds,
+    answer=broken_builds_report.answer,
+    tables={
+        "broken_builds": broken_builds_report.table,
+        "broken_builds_tests": broken_builds_report.table_of_tests,
+    },
+    plot=broken_builds_report.plot,
 )
 
 FLOWER_SIMULATION: Final = Experiment(
@@ -384,6 +419,8 @@ EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
         DIFFERENCING,
         DIFFERENT_MODELS,
         POISONING,
+        LIRA,
+        BROKEN_BUILDS,
         FLOWER_SIMULATION,
         GRADIENT_STEPS,
         ADVICE,

@@ -2,11 +2,12 @@
 
 The product's own pieces answer: what people bring, the door with noise and masks, the card's fit.
 Left out are messages, ledgers and disk. Canaries are people with random features who all turned
-bad: where most are good, that is close to as much as one person can bring.
+bad: where most are good, that is close to as much as one person can bring. Where people are
+sampled, the guesser knows whose coins fell among those whom it knows, but not among the canaries.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,9 +21,12 @@ import pyarrow.parquet as pq
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
+from clients.audit import sample_key
+from clients.dense import gradients
 from clients.network_gradients import NetworkGradients
 from experiments.canaries import Opened
 from experiments.entropy import SeededEntropy
+from experiments.held import held
 from experiments.trial import People, people_of
 from federation import door
 from federation.asking import sum_for
@@ -30,9 +34,9 @@ from federation.canonical import public_key_of
 from federation.door import Brought, Products
 from federation.errors import ConfigurationError
 from federation.fits import Fit
-from federation.learning import NetworkModel, ScorecardModel
+from federation.learning import Institution, Joint, Local, NetworkModel, ScorecardModel
 from federation.messages import Model
-from federation.model.network import Activation, inputs
+from federation.model.network import Activation, Network, inputs
 from federation.model.scorecard import AdditiveCard, count_contribution
 from federation.model.step import Packing, Step
 from federation.plan import Plan
@@ -42,15 +46,15 @@ from federation.privacy.entropy import Entropy
 from federation.query import BoundedSum, Question
 from federation.schema import Schema, load_schema
 from federation.secure_aggregation.words import Masks, from_words
-from fedscore.machine import system_clock
-from fedscore.planning import SCORECARD, new_plan
+from fedscore.planning import JOINT, SCORECARD, new_plan
 
 KEY: Final = Ed25519PrivateKey.from_private_bytes(bytes(32))
 NAMES: Final = ("bank-0", "bank-1", "bank-2")
 """The first one colludes: it tells the coordinator its people and its noise."""
 DELTA: Final = 1e-6
+_SINCE: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _FEATURES: Final = 8
-_CELLS: Final = 16
+CELLS: Final = 16
 _HEAD: Final = """
 format = 1
 name = "Membership"
@@ -73,7 +77,7 @@ cells = {cells}
 """
 
 SCHEMA: Final = _HEAD + "".join(
-    _FEATURE.format(number=number, cells=_CELLS) for number in range(_FEATURES)
+    _FEATURE.format(number=number, cells=CELLS) for number in range(_FEATURES)
 )
 """Eight numeric features of 16 cells."""
 
@@ -98,18 +102,25 @@ def plan_for(
     rounds: int,
     people: int,
     model: ScorecardModel | NetworkModel = SCORECARD,
+    mode: Joint | Local | Institution = JOINT,
+    names: tuple[str, ...] = NAMES,
 ) -> Plan:
-    """Returns a signed plan: all three must answer, one may collude, nobody is held out."""
+    """Returns a signed plan: all must answer, one may collude, nobody is held out.
+
+    It is valid for ten years from a fixed day, so that it is always the same: the public start of
+    a network is drawn from its digest.
+    """
     return new_plan(
         schema=schema,
         name="membership",
         federation="membership",
         purpose="audit",
         coordinator=public_key_of(KEY),
-        invited=NAMES,
-        quorum=len(NAMES),
+        invited=names,
+        quorum=len(names),
         colluders=1,
         spare_attempts=0,
+        mode=mode,
         model=model,
         rounds=rounds,
         people=people,
@@ -117,8 +128,8 @@ def plan_for(
         held_out_fraction=0.0,
         epsilon=epsilon,
         delta=DELTA,
-        valid_from=datetime.fromtimestamp(system_clock(), UTC),
-        days=1,
+        valid_from=_SINCE,
+        days=3650,
         salt="0" * 64,
     ).signed(KEY)
 
@@ -182,7 +193,12 @@ class Crowd:
         return self.table.filter(pa.array(np.concatenate([known, coins & (self.owners == place)])))
 
     def sight(
-        self, plan: Plan, query: BoundedSum, model: Model | None, total: Whole, names: Sequence[str]
+        self,
+        plan: Plan,
+        query: BoundedSum,
+        model: Model | None,
+        total: Whole,
+        known: Sequence[Iterable[Brought]],
     ) -> Opened:
         """Returns one sum as whoever knows all records sees it.
 
@@ -190,15 +206,40 @@ class Crowd:
             plan: of the training.
             query: the question.
             model: that it was asked at; None for bins.
-            total: int64[length], opened, less what others than `names` put in.
-            names: of the institutions whose people and unknown noise are in it.
+            total: int64[length], opened, less what others than those of `known` put in.
+            known: of each institution whose unknown noise is in it, what its known people brought.
         """
-        known = door.sum_of(query, [contribution(plan, self.others[name], model) for name in names])
+        rest = total - sum(door.sum_of(query, brought).total for brought in known)
+        rate = sampling_rate(plan, query)
         return Opened(
-            contributions=vectors(query, contribution(plan, self.canaries, model)),
-            remainder=(total - known.total).astype(np.float64),
-            stddev=query.question.bound * stddev_of_total(plan, query.question, len(names)),
+            contributions=rate * vectors(query, contribution(plan, self.canaries, model)),
+            remainder=rest.astype(np.float64),
+            stddev=query.question.bound * stddev_of_total(plan, query.question, len(known)),
         )
+
+
+def sampling_rate(plan: Plan, query: BoundedSum) -> float:
+    """Returns how likely a person takes part in a sum."""
+    if query.question is Question.GRADIENT and isinstance(plan.model, NetworkModel):
+        return plan.model.sampling_rate
+    return 1.0
+
+
+def brought_by(
+    plan: Plan, schema: Schema, people: People, model: Model | None, coins_key: bytes
+) -> Iterable[Brought]:
+    """Returns what people bring to a question, those that are sampled where people are.
+
+    Args:
+        plan: of the training.
+        schema: of the people.
+        people: of one institution.
+        model: that is asked about; None for bins.
+        coins_key: decides who is sampled: of the same first people the same, whoever follows.
+    """
+    if not isinstance(model, Network) or not isinstance(plan.model, NetworkModel):
+        return [contribution(plan, people, model)]
+    return gradients(schema, held(people), model, plan.model, sample_key=coins_key)
 
 
 def contribution(plan: Plan, people: People, model: Model | None) -> Brought:
@@ -246,7 +287,7 @@ def watched_training(crowd: Crowd, plan: Plan, coins: NDArray[np.bool_], seed: s
 
     Args:
         crowd: its people.
-        plan: of `plan_for`.
+        plan: of `plan_for`, in joint mode.
         coins: bool[canaries], who takes part.
         seed: of all noise and masks.
     """
@@ -255,9 +296,17 @@ def watched_training(crowd: Crowd, plan: Plan, coins: NDArray[np.bool_], seed: s
 
     def ask(question: Question, model: Model | None) -> NDArray[np.float64]:
         query = sum_for(plan, crowd.schema, question, model)
-        brought = [contribution(plan, members[name], model) for name in NAMES]
-        total, colluder = _opened(query, brought, entropy)
-        seen.append(crowd.sight(plan, query, model, total - colluder, NAMES[1:]))
+        noise_keys = [entropy() for _ in NAMES]
+
+        def all_of(people: Mapping[str, People]) -> list[list[Brought]]:
+            return [
+                list(brought_by(plan, crowd.schema, people[name], model, sample_key(key)))
+                for name, key in zip(NAMES, noise_keys, strict=True)
+            ]
+
+        total, colluder = masked_total(query, all_of(members), noise_keys, entropy)
+        known = all_of(crowd.others)[1:]
+        seen.append(crowd.sight(plan, query, model, total - colluder, known))
         return total / question.bound
 
     fit = Fit.begin(plan, crowd.schema, ask(Question.BINS, None), len(NAMES))
@@ -266,18 +315,28 @@ def watched_training(crowd: Crowd, plan: Plan, coins: NDArray[np.bool_], seed: s
     return seen
 
 
-def _opened(query: BoundedSum, brought: Sequence[Brought], entropy: Entropy) -> tuple[Whole, Whole]:
-    """Returns the sum of all masked answers, and what the first institution put into it."""
-    keys = [entropy() for _ in NAMES]
-    words, colluder = [], np.zeros(query.length, dtype=np.int64)
-    for place, people in enumerate(brought):
-        noise_key = entropy()
+def masked_total(
+    query: BoundedSum,
+    brought: Sequence[Sequence[Brought]],
+    noise_keys: Sequence[bytes],
+    entropy: Entropy,
+) -> tuple[Whole, Whole]:
+    """Returns the sum of all masked answers, and what the first institution put into it.
+
+    Args:
+        query: the question.
+        brought: of each institution.
+        noise_keys: of each institution.
+        entropy: of masks.
+    """
+    keys = [entropy() for _ in brought]
+    words = []
+    for place, (people, noise_key) in enumerate(zip(brought, noise_keys, strict=True)):
         # Each adds one mask and takes off its neighbour's: in a circle, so that all cancel.
         masks = Masks(bits=64, added=(keys[place],), subtracted=(keys[place - 1],))
-        words.append(door.answer(query, [people], noise_key=noise_key, masks=masks).words)
-        if place == 0:
-            own = door.sum_of(query, [people])
-            colluder = door.add_noise(own, query, noise_key=noise_key).total
+        words.append(door.answer(query, people, noise_key=noise_key, masks=masks).words)
+    own = door.sum_of(query, brought[0])
+    colluder = door.add_noise(own, query, noise_key=noise_keys[0]).total
     return from_words(np.sum(words, axis=0, dtype=words[0].dtype)), colluder
 
 
@@ -296,8 +355,8 @@ def noise_times(factor: float) -> Iterator[None]:
 
 def _table(generator: np.random.Generator, known: int, canaries: int) -> pa.Table:
     people = known + canaries
-    values = generator.integers(0, _CELLS, (_FEATURES, people))
-    odds = 1 / (1 + np.exp(3.0 - 0.1 * (values[0] + values[1] - _CELLS)))
+    values = generator.integers(0, CELLS, (_FEATURES, people))
+    odds = 1 / (1 + np.exp(3.0 - 0.1 * (values[0] + values[1] - CELLS)))
     bad = (generator.random(people) < odds) | (np.arange(people) >= known)
     columns = {f"f{number}": pa.array(of + 0.5) for number, of in enumerate(values)}
     return pa.table(

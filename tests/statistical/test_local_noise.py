@@ -12,6 +12,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from experiments.detections import (
+    Detected,
+    check_kurtosis,
+    check_mean,
+    check_uncorrelated,
+    check_variance,
+)
 from experiments.entropy import SeededEntropy
 from federation import door
 from federation.asking import sum_for
@@ -22,13 +29,6 @@ from federation.query import UNITS_PER_CLIP, BoundedSum, Question
 from tests.entropy import RepeatingEntropy
 from tests.federations import Federation, wide_schema
 from tests.local_mode import CARD, answered, ask, flat_network, local, net, numbers
-from tests.statistical.detections import (
-    Detected,
-    check_kurtosis,
-    check_mean,
-    check_uncorrelated,
-    check_variance,
-)
 from tests.statistical.rounds import CELLS, FEATURES, balanced_table
 
 INSTITUTIONS = 3

