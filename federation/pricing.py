@@ -275,7 +275,7 @@ def noise_for(
         raise PrivacyError(
             f"Over {course.coordinates:,} noisy numbers the sampler's own error uses up epsilon "
             f"{target:g} at delta {failure:g}: ask fewer rounds or cells, a smaller epsilon or a "
-            "larger delta."
+            "larger delta." + (" Sampling alone takes 1e-10 of delta." if course.is_sampled else "")
         )
     total = units_within(Epsilon(target - slack.epsilon), Delta(failure - slack.delta))
     shares = 1 if isinstance(mode, Local) else participation.honest_shares

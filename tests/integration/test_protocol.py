@@ -806,7 +806,7 @@ def test_a_release_that_was_changed_or_is_of_another_plan_is_not_trusted(tmp_pat
     second = federation(tmp_path, name="second")
     for number, (data, said) in enumerate(
         (
-            (release, "names another plan"),
+            (release, "comes from another plan"),
             (forged, "not trusted"),
             (b"{}", "not trusted"),
             (b"", "ended without a release"),
