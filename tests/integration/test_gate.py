@@ -1,5 +1,6 @@
 """The gate of a plan: nothing clearly worse on people held out is released, or believed."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from federation.model.release import release_json
 from federation.outcome import require_gate, require_outcome
 from federation.plan import load_plan, plan_toml
 from federation.privacy.ledger_entries import Closed
-from federation.transcript import Ended, Transcript
+from federation.transcript import Ended, Transcript, read_line
+from federation.transcript_audit import audit
+from server import training
 from server.running import Running
 from server.sums import sums_of
 from server.training import run_training
@@ -88,9 +91,39 @@ def test_a_release_that_fails_the_gate_of_its_plan_is_believed_by_nobody(tmp_pat
     with pytest.raises(ProtocolError, match="nothing is released"):
         trusted_release(release_json(lying), strict)
     within = msgspec.structs.replace(made.plan, least_auc=overall.auc.high - 1e-6)
-    require_gate(release, within)  # not clearly worse: the interval decides
-    hidden = msgspec.structs.replace(
-        release, report=msgspec.structs.replace(release.report, overall=None)
-    )
+    require_gate(overall, within)  # not clearly worse: the interval decides
     with pytest.raises(ProtocolError, match="Noise hides"):
-        require_gate(hidden, made.plan)
+        require_gate(None, made.plan)
+
+
+@pytest.mark.slow
+def test_an_audit_finds_a_release_that_the_gate_should_have_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = federation(tmp_path, institutions=3, least_auc=0.99, **GENEROUS)
+    monkeypatch.setattr(training, "require_gate", lambda _overall, _plan: None)
+    release = made.run(noise_entropy=SeededEntropy(1)).release
+    transcript = (tmp_path / "out" / "transcript.jsonl").read_bytes()
+    for known in (release, None):
+        (finding,) = audit(transcript, made.schema, known).findings
+        assert finding.who == "coordinator"
+        assert "the plan asks 0.99 at least" in finding.what
+
+
+@pytest.mark.slow
+def test_an_audit_finds_an_auc_that_does_not_follow_from_the_totals(tmp_path: Path) -> None:
+    made = federation(tmp_path, institutions=3, least_auc=0.5, **GENEROUS)
+    release = made.run(noise_entropy=SeededEntropy(1)).release
+    lines = (tmp_path / "out" / "transcript.jsonl").read_bytes().splitlines()
+    overall = release.report.overall
+    assert overall is not None
+    better = replace(overall, auc=replace(overall.auc, high=1.0))
+    for told in (better, None):
+        report = msgspec.structs.replace(release.report, overall=told)
+        lying = msgspec.structs.replace(release, report=report).signed(KEY)
+        transcript = Transcript()
+        for line in lines[:-1]:
+            transcript.write(read_line(line))
+        transcript.end(lying.digest, KEY)
+        found = audit(transcript.content(), made.schema, lying).findings
+        assert [one.what for one in found] == ["the released AUC does not follow from the totals"]
