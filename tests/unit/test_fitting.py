@@ -229,9 +229,9 @@ def test_a_sum_is_cut_six_deviations_beyond_all_good_or_all_bad_people_and_not_b
     most = (np.maximum(of_bins[0], 0) + 6 * 5, np.maximum(of_bins[1], 0) + 6 * 5)
     reach = everyone + sign * 6 * np.hypot(3, 4 * np.sqrt(len(BINS.bin_of_cell)))
 
-    def moved(factor: float) -> FitState:
-        sums = tuple(sign * factor * own for own in most)
-        return advance(begin(settings), settings, sums, float(factor * reach))
+    def moved(factor: float, first_bins: float = 1.0) -> FitState:
+        sums = tuple(sign * factor * own * np.append(first_bins, np.ones(5)) for own in most)
+        return advance(begin(settings), settings, sums, float(factor * first_bins * reach))
 
     def same(one: FitState, other: FitState) -> bool:
         pairs = zip((one.intercept, *one.weights), (other.intercept, *other.weights), strict=True)
@@ -239,7 +239,7 @@ def test_a_sum_is_cut_six_deviations_beyond_all_good_or_all_bad_people_and_not_b
 
     limit = moved(1.0)
     assert same(moved(10.0), limit)
-    almost = moved(0.99)
+    almost = moved(1.0, first_bins=0.99)
     assert almost.intercept != limit.intercept
     assert not any(
         np.allclose(a, b, rtol=1e-9, atol=0)
