@@ -16,9 +16,9 @@ from experiments.differencing import forgetful, plain_card, twice
 from experiments.different_models import MODELS, shown, single_out, unbound
 from experiments.entropy import SeededEntropy
 from experiments.inversion import layout_of, likeliest, noised_answer
-from experiments.membership import audited_crowd, audited_plan
+from experiments.membership import CANARIES, NETWORK_JOINT, PEOPLE_EACH, SCORECARD_JOINT, kinds
 from experiments.membership_crowd import NAMES as BANKS
-from experiments.membership_crowd import contribution, vectors
+from experiments.membership_crowd import Crowd, contribution, vectors
 from experiments.poison import Poisoner, false_table, without_cap, without_clip
 from experiments.poisoned_training import trained
 from experiments.taken_apart import share_right, taken_apart
@@ -36,17 +36,17 @@ PEOPLE = 40
 
 @pytest.fixture(scope="module")
 def crowd():
-    return audited_crowd()
+    return Crowd.drawn(people_each=PEOPLE_EACH, canaries=CANARIES)
 
 
-@pytest.fixture(scope="module", params=["scorecard", "network"])
+@pytest.fixture(scope="module", params=[SCORECARD_JOINT, NETWORK_JOINT])
 def layout(crowd, request):
     others = list(crowd.others.values())
     everybody = People(
         codes=np.concatenate([one.codes for one in others], axis=1),
         bad=np.concatenate([one.bad for one in others]),
     )
-    return layout_of(audited_plan(crowd, request.param), crowd.schema, everybody)
+    return layout_of(kinds()[request.param].plan, crowd.schema, everybody)
 
 
 def answers(layout, people, rounds):
@@ -178,10 +178,10 @@ def poisoned(crowd, plan, model, *, is_bounded):
     return query, own, list(evil)
 
 
-@pytest.fixture(scope="module", params=["scorecard", "network"])
+@pytest.fixture(scope="module", params=[SCORECARD_JOINT, NETWORK_JOINT])
 def training(crowd, request):
-    plan = audited_plan(crowd, request.param)
-    if request.param == "scorecard":
+    plan = kinds()[request.param].plan
+    if request.param == SCORECARD_JOINT:
         return plan, plain_card(crowd.schema)
     mostly_good = np.tile([100.0, 10.0], 8 * 16)
     return plan, Fit.begin(plan, crowd.schema, mostly_good, len(BANKS)).to_ask()

@@ -114,7 +114,8 @@ def test_the_command_makes_the_very_plan_that_it_advises(
     )
     assert made.code == 0, made
     found = advised(
-        "--schema schema.toml --people 9000 --institutions 4 --colluders 1 --epsilon 0.7"
+        "--schema schema.toml --people 9000 --institutions 4 --colluders 1 --epsilon 0.7 "
+        "--held-out 0.1 --delta 2e-7"
     )
     words = found.plan_new
     for name, value in {
@@ -131,6 +132,7 @@ def test_the_command_makes_the_very_plan_that_it_advises(
     plan = load_plan((tmp_path / "plan.toml").read_text())
     assert (plan.rounds, plan.privacy.epsilon, plan.people.national) == (found.rounds, 0.7, 9000)
     assert (plan.participation.quorum, plan.participation.spare_attempts) == (4, 2)
+    assert (plan.people.held_out_fraction, plan.privacy.delta) == (0.1, 2e-7)
 
 
 def test_a_loss_or_an_epsilon_and_features_or_a_schema_are_named_never_both() -> None:
