@@ -47,7 +47,8 @@ FULL_STEPS = 2.0
 # The longest step of all features together; 2 is the limit of stability. So features * 2 / 1.8
 # rounds, about one a feature, are enough; further rounds are shorter.
 LONGEST_STEP = 1.8
-# Standard deviations of noise beyond which no sum of honest answers lies: one in 10^9 does.
+# Standard deviations of noise beyond which no sum of honest answers lies, one in 10^9 excepted, if
+# nobody answers a step who was not counted.
 DOUBT = 6.0
 
 
