@@ -6,10 +6,9 @@ from typing import Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
 from experiments.datasets import DATASETS
-from experiments.tables import markdown
+from experiments.tables import markdown, welch
 from experiments.utility import CURATED, Cell, Method, OfSet, Utility
 
 _NORMAL_975: Final = 1.959964
@@ -65,8 +64,9 @@ def table(found: Utility) -> str:
     seeds = len(found.sets[0].cells[0].auc)
     return (
         f"{markdown(heads, rows)}\n\nMean test AUC with its 95 % interval over {seeds} noise seeds "
-        f"(Student), on split {found.split}. Epsilons are promises of different kinds, as the next "
-        "table says; those of institution mode are an institution's."
+        f"(Student), on split {found.split} alone: other test people may move it more, see "
+        "below. No interval is corrected for how many there are. Epsilons are promises of "
+        "different kinds, as the next table says; those of institution mode are an institution's."
     )
 
 
@@ -87,10 +87,10 @@ def promises(found: Utility) -> str:
     rows = [[method, *of_method] for method, of_method in _PROMISES.items()]
     packages = ", ".join(f"{name} {number}" for name, number in sorted(found.versions.items()))
     return (
-        f"{markdown(heads, rows)}\n\nA person is one row in these data. Ours count bins, spare "
-        "attempts and the evaluation of nobody; whoever is only handed the released model learns "
-        "less than those in the last column. diffprivlib takes the number of people for public, "
-        f"and its epsilon is pure. Peers: {packages}."
+        f"{markdown(heads, rows)}\n\nA person is one row in these data. Ours include bins and "
+        "spare attempts; nobody is held out for an evaluation, which only they would pay. Whoever "
+        "is only handed the released model learns less than those in the last column. diffprivlib "
+        f"takes the number of people for public, and its epsilon is pure. Peers: {packages}."
     )
 
 
@@ -195,8 +195,9 @@ def answer(found: Utility) -> str:
             f"(+-{ours.reach:.4f}) to XGBoost without privacy"
         )
     return (
-        "test AUC of the scorecard in joint mode at epsilon 1 against the best of three trusted "
-        f"curators, 95 % intervals over noise seeds: {'; '.join(parts)}"
+        "test AUC of the scorecard in joint mode at epsilon 1 against that trusted curator of "
+        f"three which is best on the same test people, split {found.split}, 95 % intervals over "
+        f"noise seeds: {'; '.join(parts)}"
     )
 
 
@@ -206,8 +207,7 @@ def _at_one(cells: Iterable[Cell]) -> Cell:
 
 def difference(first: Cell, second: Cell) -> tuple[float, float]:
     """Returns the 95 % interval of the difference of two means over noise seeds (Welch 1947)."""
-    interval = stats.ttest_ind(first.auc, second.auc, equal_var=False).confidence_interval()
-    return float(interval.low), float(interval.high)
+    return welch(first.auc, second.auc)
 
 
 def plot(found: Utility) -> Figure:
