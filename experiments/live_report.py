@@ -108,7 +108,7 @@ def plot(found: LiveRounds) -> Figure:
         below = [low + height for low, height in zip(below, heights, strict=True)]
     axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%.1f"))
     axes.set_ylabel("seconds of a round")
-    axes.legend(fontsize=7)
+    figure.legend(fontsize=7, loc="outside right upper")
     return figure
 
 

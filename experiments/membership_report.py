@@ -134,7 +134,7 @@ def plot(found: Membership) -> Figure:
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlabel("epsilon at least, 95 % for all together\n(0.02: nothing; bars: the claims)")
-    axes.legend(fontsize="small")
+    figure.legend(fontsize="small", loc="outside upper center", ncols=len(SHARES_OF_NOISE))
     return figure
 
 

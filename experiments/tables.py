@@ -191,9 +191,9 @@ def thin_files(found: ThinFiles) -> str:
     thin, several = _mean(n.thin for n in found.nations), _mean(n.at_several for n in found.nations)
     parts.append(
         f"{len(found.nations)} nations of {found.people:,} people; {thin:,.0f} are known to the "
-        f"platform only, {several:.0%} to two institutions or more (who then pay twice or three "
-        f"times). The largest bank's own card reaches {bank:.4f} on these people. The true odds "
-        f"themselves reach {oracle:.4f}: nobody can do better."
+        f"platform only, {several:.0%} to two institutions or more (who pay at each; `units` says "
+        f"what that makes of their epsilon). The largest bank's own card reaches {bank:.4f} on "
+        f"these people. The true odds themselves reach {oracle:.4f}: nobody can do better."
     )
     return "\n\n".join(parts)
 
@@ -344,13 +344,18 @@ def answer_of_thin_files(found: ThinFiles) -> str:
 
 def negatives(banks: Banks, thin: ThinFiles) -> str:
     """Returns where a national card does not help, for README.md."""
-    variant = next(one for one in banks.variants if one.year)
-    few, count = smallest(variant), len(variant.named)
+    few, count = smallest(banks.variants[0]), len(banks.variants[0].named)
 
     def at_banks(card: str) -> str:
-        return " and ".join(
-            f"{_gain(gain_of(banks, few, place, card, 'alone'))} at epsilon {epsilon:g}"
-            for place, epsilon in enumerate(banks.epsilons)
+        return "; ".join(
+            " and ".join(
+                f"{_gain(gain_of(banks, smallest(variant), place, card, 'alone'))} "
+                f"at epsilon {epsilon:g}"
+                for place, epsilon in enumerate(banks.epsilons)
+            )
+            + (" with" if variant.year else " without")
+            + " the year of approval"
+            for variant in banks.variants
         )
 
     def at_platform(kind: str) -> str:
@@ -363,12 +368,12 @@ def negatives(banks: Banks, thin: ThinFiles) -> str:
 
     return (
         f"- A national card as it is does not serve the {count} largest banks of the SBA's loans "
-        f"better than their own cards do: over the {len(few)} smallest of them its AUC differs by "
-        f"{at_banks('federated')} on average.\n"
+        f"better than their own cards do: over the {len(few)} smallest of them its AUC differs on "
+        f"average by {at_banks('federated')}.\n"
         "- Thin files are worse off with the national card than with the platform's own, synthetic "
         f"nations, epsilon {thin.epsilons[0]:g}: {at_platform('national')}.\n"
-        "- A correction that an institution trains at home, on top of the national card, helps and "
-        f"costs no privacy: {at_banks('corrected')} for the same {len(few)} banks. The "
+        "- A correction that an institution trains at home, on top of the national card, costs no "
+        f"privacy and makes up for it: {at_banks('corrected')}, for the same {len(few)} banks. The "
         "product's own is a ridge, chosen more carefully (`institution report`)."
     )
 
