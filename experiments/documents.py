@@ -72,7 +72,13 @@ def _with_reach(estimate: Estimate) -> str:
 
 
 def _block_of(one: Experiment[Any], table: Callable[[Any], str]) -> Callable[[], str]:
-    return lambda: table(one.load())
+    def block() -> str:
+        result = one.result()
+        if result is None:
+            return f"Not run yet: `python -m experiments run {one.name}`."
+        return table(result.found)
+
+    return block
 
 
 BLOCKS: Final[dict[str, Callable[[], str]]] = {

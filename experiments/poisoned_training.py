@@ -206,7 +206,7 @@ def trained(model: str, attack: str, build: str, share: float, seed: int) -> Out
 
 def _passes(release: AnyRelease, plan: Plan) -> bool:
     try:
-        require_gate(release, msgspec.structs.replace(plan, least_auc=LEAST_AUC))
+        require_gate(release.report.overall, msgspec.structs.replace(plan, least_auc=LEAST_AUC))
     except ProtocolError:
         return False
     return True

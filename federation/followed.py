@@ -1,5 +1,6 @@
 """What follows from the totals of a transcript: the questions' sums, the models, the release."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,9 +9,10 @@ from numpy.typing import NDArray
 from federation.errors import PrivacyError, ProtocolError
 from federation.fits import Fit
 from federation.messages import Model, model_digest
+from federation.model.evaluation import BANDS, Quality, quality
 from federation.model.release import AnyRelease, Release
 from federation.plan import Plan
-from federation.pricing import bins_sum, evaluation_sum
+from federation.pricing import bins_sum, evaluation_sum, stddev_of_total
 from federation.query import BoundedSum, Question
 from federation.schema import Schema
 
@@ -47,10 +49,12 @@ class Models:
     Attributes:
         plan: of the training.
         schema: that it names.
+        overall: quality on people held out; None before their total, or if noise hides it.
     """
 
     plan: Plan
     schema: Schema
+    overall: Quality | None = field(init=False, default=None)
     _fit: Fit | None = field(init=False, default=None)
 
     def digest_at(self, question: Question) -> bytes:
@@ -85,6 +89,12 @@ class Models:
             self._fit = self._begun(values, answers)
         elif question is self.plan.training_question and self._fit is not None:
             self._fit = self._fit.after(values, answers)
+        elif question is Question.EVALUATION:
+            self.overall = quality(
+                values[: 2 * BANDS],
+                stddev=stddev_of_total(self.plan, question, answers),
+                scale=self.plan.scale,
+            )
 
     def _begun(self, counts: NDArray[np.float64] | None, answers: int) -> Fit | None:
         """Returns what follows from the bins; None if they hold nobody, and nothing follows."""
@@ -99,3 +109,13 @@ class Models:
             return True
         released = release.card if isinstance(release, Release) else release.network
         return released == self._fit.finished()
+
+    def is_as_good(self, release: AnyRelease) -> bool:
+        """Returns whether a release has the AUC that follows, but for the last digits."""
+        told = release.report.overall
+        if told is None or self.overall is None:
+            return told is self.overall
+        return all(
+            math.isclose(getattr(told.auc, end), getattr(self.overall.auc, end), abs_tol=1e-9)
+            for end in ("value", "low", "high")
+        )

@@ -1,6 +1,7 @@
 """Whether a release is what a plan may end with: signed, the plan's own, and through its gate."""
 
 from federation.errors import ProtocolError
+from federation.model.evaluation import Quality
 from federation.model.release import AnyRelease
 from federation.plan import Plan
 
@@ -15,17 +16,21 @@ def require_outcome(release: AnyRelease, plan: Plan) -> None:
     release.require_signed_by(plan.coordinator)
     if release.plan != plan.digest:
         raise ProtocolError("The release comes from another plan.")
-    require_gate(release, plan)
+    require_gate(release.report.overall, plan)
 
 
-def require_gate(release: AnyRelease, plan: Plan) -> None:
-    """Returns only if a release, signed or not, passes the gate of its plan.
+def require_gate(overall: Quality | None, plan: Plan) -> None:
+    """Returns only if what was trained passes the gate of its plan.
+
+    Args:
+        overall: its quality on people held out; None if noise hides it.
+        plan: that it was trained by.
 
     Raises:
         ProtocolError: it is clearly worse than the plan's least AUC (the upper end of the 95 %
             interval lies below), or noise hides how good it is.
     """
-    least, overall = plan.least_auc, release.report.overall
+    least = plan.least_auc
     if least is None:
         return
     if overall is None:

@@ -26,6 +26,7 @@ from federation.errors import ConfigurationError, FedscoreError, ProtocolError
 from federation.followed import Models, query_of
 from federation.learning import Local
 from federation.model.release import AnyRelease
+from federation.outcome import require_gate
 from federation.plan import Plan, load_plan
 from federation.query import Question
 from federation.schema import Schema
@@ -370,9 +371,13 @@ class _Reading:
         asked = {question_at(self.plan, one) for one in positions_of(self.plan)}
         if line.release and asked != set(self.opened):
             self.blame(COORDINATOR, "a release, though not every question of the plan was opened")
+        elif line.release and (models := self.models) is not None:
+            self._holds(lambda: require_gate(models.overall, self.plan), COORDINATOR, "a release")
         if release is None:
             return
         if release.digest != line.release or release.plan != self.plan.digest:
             self.blame(COORDINATOR, "the release is not the one that the transcript ends with")
         elif self.models is not None and not self.models.lead_to(release):
             self.blame(COORDINATOR, "the released model does not follow from the totals")
+        elif self.models is not None and not self.models.is_as_good(release):
+            self.blame(COORDINATOR, "the released AUC does not follow from the totals")

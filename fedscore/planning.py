@@ -26,8 +26,8 @@ AUDITED_SHARE = 0.02
 
 
 def default_delta(people: int) -> float:
-    """Returns min(10^-6, 1 / (10 people))."""
-    return min(1e-6, 1 / (10 * people))
+    """Returns min(10^-6, 1 / (10 people)); a plan of no people is refused for that, elsewhere."""
+    return min(1e-6, 1 / (10 * max(people, 1)))
 
 
 def smallest_threshold(institutions: int, colluders: int) -> int:

@@ -145,7 +145,7 @@ def run_training(
             institutions=sums.fewest_answers,
             now=now,
         )
-        require_gate(made, plan)
+        require_gate(made.report.overall, plan)
         release = release_json(made.signed(key))
         sums.close(release=release)
         watch(

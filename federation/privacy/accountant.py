@@ -69,7 +69,7 @@ def epsilon_of(units: BudgetUnits, delta: Delta) -> Epsilon:
     low, high = 0.0, 700.0
     if delta_of(units, low) <= delta:
         return Epsilon(0.0)
-    if delta_of(units, high) > delta:
+    if not delta_of(units, high) <= delta:  # a delta that is NaN as well
         return Epsilon(math.inf)
     while high - low > 1e-10 * high:
         middle = (low + high) / 2

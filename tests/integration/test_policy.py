@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from clients import weighing
 from clients.configuration import load_configuration, load_daemon_configuration
 from clients.policy import Peers, Policy, consider, fits, rate
 from federation.canonical import digest
@@ -99,6 +100,24 @@ def test_each_line_of_a_policy_is_a_rule_that_fails_alone_and_says_why(changes, 
     assert {rule.code for rule in broken} == {code}
     assert all(told in rule.text for rule in broken), broken
     assert len(broken) == (2 if code is RefusalCode.PRICE else 1), "trained and held-out people"
+
+
+def test_a_plan_that_breaks_a_rule_does_not_get_as_far_as_its_module(tmp_path, monkeypatch):
+    loaded = []
+
+    def runs_here(plan, _schema):
+        loaded.append(plan.name)
+        yield from ()
+
+    monkeypatch.setattr(weighing, "runs_here", runs_here)
+    for changes, taken in (({"purposes": ("research",)}, False), ({}, True)):
+        where = tmp_path / str(taken)
+        where.mkdir()
+        found = federation(where, policy=changes)
+        with found.seats() as seats:
+            reply = seats["bank-00"].send(Invite(plan=plan_toml(found.plan)))
+        assert isinstance(reply, Refuse) != taken
+        assert loaded == [found.plan.name] * taken
 
 
 @pytest.mark.parametrize(("changes", "told", "code"), BROKEN[1:], ids=str)

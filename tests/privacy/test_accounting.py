@@ -122,6 +122,14 @@ def test_no_noise_to_speak_of_costs_infinity_and_nothing_costs_nothing() -> None
     assert delta_of(BudgetUnits(10**6 * PER_ONE), 1.0) == pytest.approx(1.0)
 
 
+def test_a_target_that_is_no_number_allows_nothing_however_often_it_is_asked() -> None:
+    nan = math.nan
+    for _ in range(2):
+        assert units_within(Epsilon(nan), DELTA) == 0
+        assert units_within(Epsilon(1.0), Delta(nan)) == 0
+    assert epsilon_of(BudgetUnits(PER_ONE), Delta(nan)) == math.inf
+
+
 @pytest.mark.parametrize("epsilon", [1e-6, 0.1, 1.0, 8.0, 100.0])
 @pytest.mark.parametrize("delta", [1e-3, 1e-9])
 def test_the_most_units_within_a_target_are_within_it_and_a_few_more_are_not(

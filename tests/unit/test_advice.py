@@ -144,6 +144,14 @@ def test_a_loss_or_an_epsilon_and_features_or_a_schema_are_named_never_both() ->
         assert typed(shlex.split(f"{whom} {words}")).code == ConfigurationError.exit_code
 
 
+def test_a_federation_of_nobody_is_refused_in_words() -> None:
+    for people in (0, -5, 99):
+        asked = f"plan advise --people {people} --institutions 4 --features 9 --epsilon 1"
+        ended = typed(shlex.split(asked))
+        assert ended.code == ConfigurationError.exit_code
+        assert f"people.national={people}" in ended.err
+
+
 def test_people_get_tables_and_the_command_to_type() -> None:
     ended = typed(
         shlex.split("plan advise --people 90000 --institutions 4 --features 9 --loss 0.01")

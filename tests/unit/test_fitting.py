@@ -216,6 +216,37 @@ def test_a_false_sum_moves_a_card_no_further_than_all_people_of_its_bins_could()
     assert np.abs(far.weights[0]).max() < 40 * unbounded
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_sum_is_cut_six_deviations_beyond_all_good_or_all_bad_people_and_not_before(
+    sign: int,
+) -> None:
+    codes, bad = _people(2_000, 2)
+    settings = _settings(codes, bad, rounds=4, residual_stddev=3.0, count_stddev=4.0)
+    hidden = tuple(np.append(-5.0, own[1:]) for own in settings.good)  # a count that noise made
+    settings = dataclasses.replace(settings, good=hidden)
+    of_bins = settings.bad if sign > 0 else settings.good
+    everyone = settings.people * (settings.base_rate - (sign < 0))
+    most = (np.maximum(of_bins[0], 0) + 6 * 5, np.maximum(of_bins[1], 0) + 6 * 5)
+    reach = everyone + sign * 6 * np.hypot(3, 4 * np.sqrt(len(BINS.bin_of_cell)))
+
+    def moved(factor: float, first_bins: float = 1.0) -> FitState:
+        sums = tuple(sign * factor * own * np.append(first_bins, np.ones(5)) for own in most)
+        return advance(begin(settings), settings, sums, float(factor * first_bins * reach))
+
+    def same(one: FitState, other: FitState) -> bool:
+        pairs = zip((one.intercept, *one.weights), (other.intercept, *other.weights), strict=True)
+        return all(np.allclose(a, b, rtol=1e-9, atol=0) for a, b in pairs)
+
+    limit = moved(1.0)
+    assert same(moved(10.0), limit)
+    almost = moved(1.0, first_bins=0.99)
+    assert almost.intercept != limit.intercept
+    assert not any(
+        np.allclose(a, b, rtol=1e-9, atol=0)
+        for a, b in zip(almost.weights, limit.weights, strict=True)
+    )
+
+
 @pytest.mark.parametrize(
     "wrong",
     [(np.zeros(6),), (np.zeros(6), np.zeros(5)), (np.zeros(6), np.full(6, np.nan))],
