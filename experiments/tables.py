@@ -342,8 +342,14 @@ def answer_of_thin_files(found: ThinFiles) -> str:
     )
 
 
-def negatives(banks: Banks, thin: ThinFiles) -> str:
-    """Returns where a national card does not help, for README.md."""
+def negatives(banks: Banks, thin: ThinFiles, behind: Sequence[str]) -> str:
+    """Returns where a national card does not help, for README.md.
+
+    Args:
+        banks: real ones.
+        thin: files, of synthetic nations.
+        behind: a line for each data set on which a trusted curator does better.
+    """
     few, count = smallest(banks.variants[0]), len(banks.variants[0].named)
 
     def at_banks(card: str) -> str:
@@ -375,6 +381,7 @@ def negatives(banks: Banks, thin: ThinFiles) -> str:
         "- A correction that an institution trains at home, on top of the national card, costs no "
         f"privacy and makes up for it: {at_banks('corrected')}, for the same {len(few)} banks. The "
         "product's own is a ridge, chosen more carefully (`institution report`)."
+        + "".join(f"\n- {line}" for line in behind)
     )
 
 

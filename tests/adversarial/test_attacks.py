@@ -16,9 +16,9 @@ from experiments.differencing import forgetful, plain_card, twice
 from experiments.different_models import MODELS, shown, single_out, unbound
 from experiments.entropy import SeededEntropy
 from experiments.inversion import layout_of, likeliest, noised_answer
-from experiments.membership import audited_crowd, audited_plan
+from experiments.membership import CANARIES, PEOPLE_EACH, kinds
 from experiments.membership_crowd import NAMES as BANKS
-from experiments.membership_crowd import contribution, vectors
+from experiments.membership_crowd import Crowd, contribution, vectors
 from experiments.poison import Poisoner, false_table, without_cap, without_clip
 from experiments.poisoned_training import trained
 from experiments.taken_apart import share_right, taken_apart
@@ -36,7 +36,7 @@ PEOPLE = 40
 
 @pytest.fixture(scope="module")
 def crowd():
-    return audited_crowd()
+    return Crowd.drawn(people_each=PEOPLE_EACH, canaries=CANARIES)
 
 
 @pytest.fixture(scope="module", params=["scorecard", "network"])
@@ -46,7 +46,7 @@ def layout(crowd, request):
         codes=np.concatenate([one.codes for one in others], axis=1),
         bad=np.concatenate([one.bad for one in others]),
     )
-    return layout_of(audited_plan(crowd, request.param), crowd.schema, everybody)
+    return layout_of(kinds()[f"{request.param}, joint"].plan, crowd.schema, everybody)
 
 
 def answers(layout, people, rounds):
@@ -180,7 +180,7 @@ def poisoned(crowd, plan, model, *, is_bounded):
 
 @pytest.fixture(scope="module", params=["scorecard", "network"])
 def training(crowd, request):
-    plan = audited_plan(crowd, request.param)
+    plan = kinds()[f"{request.param}, joint"].plan
     if request.param == "scorecard":
         return plan, plain_card(crowd.schema)
     mostly_good = np.tile([100.0, 10.0], 8 * 16)
