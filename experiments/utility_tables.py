@@ -7,6 +7,7 @@ from typing import Final
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.curators import perturbed_candidates, sampled_candidates
 from experiments.datasets import DATASETS
 from experiments.tables import markdown, welch
 from experiments.utility import CURATED, Cell, Method, OfSet, Utility
@@ -88,7 +89,8 @@ def promises(found: Utility) -> str:
     packages = ", ".join(f"{name} {number}" for name, number in sorted(found.versions.items()))
     return (
         f"{markdown(heads, rows)}\n\nA person is one row in these data. Ours include bins and "
-        "spare attempts; nobody is held out for an evaluation, which only they would pay. Whoever "
+        "spare attempts; nobody is held out for an evaluation, which only they would pay. In "
+        "institution mode a person's own epsilon is larger than the institution's (`units`). Whoever "
         "is only handed the released model learns less than those in the last column. diffprivlib "
         f"takes the number of people for public, and its epsilon is pure. Peers: {packages}."
     )
@@ -116,7 +118,22 @@ def settings(found: Utility) -> str:
                 f"{sampled.rate:g}",
             ]
         )
-    return markdown([*heads, "sampling rate", "steps", "learning rate"], rows)
+    perturbations, samplings = perturbed_candidates(), sampled_candidates(1.0)
+    tried = [
+        ", ".join(f"{value:g}" for value in dict.fromkeys(values))
+        for values in (
+            (one.bins for one in perturbations),
+            (one.strength for one in perturbations),
+            (one.bins for one in samplings),
+            (one.rate for one in samplings),
+        )
+    ]
+    return (
+        f"{markdown([*heads, 'sampling rate', 'steps', 'learning rate'], rows)}\n\nTried: runs "
+        f"{tried[0]} and C {tried[1]} for diffprivlib; runs {tried[2]} and learning rates {tried[3]} "
+        "for Opacus. Where the first or the last of a list was chosen, something beyond it may be "
+        "better still."
+    )
 
 
 def without(found: Utility) -> str:
@@ -202,7 +219,7 @@ def answer(found: Utility) -> str:
 
 
 def behind(found: Utility) -> list[str]:
-    """Returns a line for each data set on which a trusted curator is better beyond its interval."""
+    """Returns a line for each data set on which a curator is better beyond the interval."""
     lines = []
     for one in found.sets:
         ours = _at_one(one.of(Method.SCORECARD_JOINT))
