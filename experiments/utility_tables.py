@@ -92,7 +92,8 @@ def promises(found: Utility) -> str:
         "spare attempts; nobody is held out for an evaluation, which only they would pay. In "
         "institution mode a person's own epsilon is larger than the institution's (`units`). "
         "Whoever is only handed the released model learns less than those in the last column. "
-        f"diffprivlib takes the number of people for public, and its epsilon is pure. Peers: {packages}."
+        "diffprivlib takes the number of people for public, and its epsilon is pure. Peers: "
+        f"{packages}."
     )
 
 
@@ -131,7 +132,8 @@ def settings(found: Utility) -> str:
     return (
         f"{markdown([*heads, 'sampling rate', 'steps', 'learning rate'], rows)}\n\nTried: runs "
         f"{tried[0]} and C {tried[1]} for diffprivlib; runs {tried[2]} and learning rates "
-        f"{tried[3]} for Opacus. Where the first or the last of a list was chosen, something beyond it may be "
+        f"{tried[3]} for Opacus. Where the first or the last of a list was chosen, something "
+        "beyond it may be "
         "better still."
     )
 
@@ -228,7 +230,8 @@ def behind(found: Utility) -> list[str]:
         if high < 0:
             lines.append(
                 f"A trusted party that sees all records does better on {_title(one)}: the "
-                f"scorecard at epsilon 1 differs by {ours.mean - best.mean:+.4f} ({low:+.4f} to {high:+.4f}, "
+                f"scorecard at epsilon 1 differs by {ours.mean - best.mean:+.4f} ({low:+.4f} to "
+                f"{high:+.4f}, "
                 f"over {len(ours.auc)} noise seeds on one split) from {best.method}, the best of "
                 "three there at that epsilon and delta 1e-6."
             )
