@@ -79,7 +79,10 @@ def plot(found: BrokenBuilds) -> Figure:
         axes.plot(count / of.runs, place, "s" if name == REAL else "o", color="black")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set_xlabel("share of runs with an alarm of its named test (of any test: the product)")
+    axes.set_xlabel(
+        "share of runs with an alarm of its named test\n"
+        "(of any test: the product); exact 95 % intervals"
+    )
     return figure
 
 

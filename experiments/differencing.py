@@ -319,25 +319,21 @@ def counted(hits: int, of: int) -> str:
 
 def table(found: Differencing) -> str:
     """What each way of subtracting gives."""
-
-    def error(values: tuple[float, ...]) -> str:
-        return f"{np.mean(values):.1f} +-{reach(values):.1f}" if values else "nothing to subtract"
-
     rows = [
         [
             "one attempt opened twice, institutions that forget",
             counted(sum(found.broken.second), len(found.broken.second)),
             counted(found.broken.refused, found.broken.asked),
-            error(found.broken.errors),
+            _of_attempts(found.broken.errors),
         ],
         [
             "the same, the product",
             counted(sum(found.real.second), len(found.real.second)),
             counted(found.real.refused, found.real.asked),
-            error(found.real.errors),
+            _of_attempts(found.real.errors),
         ],
-        ["two rounds, the product", "both are paid for", "", error(found.rounds.errors)],
-        ["one round over everybody / 6, the product", "", "", error(found.average)],
+        ["two rounds, the product", "both are paid for", "", _of_attempts(found.rounds.errors)],
+        ["one round over everybody / 6, the product", "", "", _of_attempts(found.average)],
         ["saying 0", "", "", f"{found.size:.1f}"],
     ]
     heads = [
@@ -355,14 +351,18 @@ def table(found: Differencing) -> str:
     )
 
 
+def _of_attempts(values: tuple[float, ...]) -> str:
+    return f"{np.mean(values):.1f} +-{reach(values):.1f}" if values else "nothing to subtract"
+
+
 def answer(found: Differencing) -> str:
     """One sentence."""
     return (
         f"the product opened {sum(found.real.second)} second totals in {len(found.real.second)} "
         f"attempts ({found.real.refused:,} of {found.real.asked:,} requests refused); a build that "
         f"forgets opened {sum(found.broken.second)} of {len(found.broken.second)} and gave one "
-        f"institution's sums to within {np.mean(found.broken.errors):.0f} people a cell, which two "
-        f"paid rounds give to within {np.mean(found.rounds.errors):.0f}"
+        f"institution's sums to within {_of_attempts(found.broken.errors)} people a cell, which "
+        f"two paid rounds give to within {_of_attempts(found.rounds.errors)}"
     )
 
 

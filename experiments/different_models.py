@@ -351,7 +351,7 @@ def answer(found: DifferentModels) -> str:
     real = [one for one in found.cells if one.build == "bound"]
     broken = [one for one in found.cells if one.build == "unbound"]
     opened_in = sum(sum(one.opened) for one in real)
-    liked = " and ".join(f"{np.mean(one.likeness):.2f} ({one.model})" for one in broken)
+    liked = " and ".join(f"{_mean(one.likeness, 2)} ({one.model})" for one in broken)
     return (
         f"the product opened {opened_in} totals with the victim in "
         f"{sum(len(one.opened) for one in real)} rounds "

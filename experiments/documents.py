@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from experiments import tables
-from experiments.catalogue import BANKS, EXPERIMENTS, NATION, questions
+from experiments import tables, utility_tables
+from experiments.catalogue import BANKS, EXPERIMENTS, NATION, UTILITY, questions
 from experiments.demo_figures import NAME as DEMO
 from experiments.demo_figures import DemoFigures, Estimate
 from experiments.experiment import Experiment, read_result
@@ -64,7 +64,7 @@ def demo_block() -> str:
 
 def negatives_block() -> str:
     """Returns where a national card does not help."""
-    return tables.negatives(BANKS.load(), NATION.load())
+    return tables.negatives(BANKS.load(), NATION.load(), utility_tables.behind(UTILITY.load()))
 
 
 def _with_reach(estimate: Estimate) -> str:

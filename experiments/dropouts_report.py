@@ -51,7 +51,7 @@ def choices(found: Dropouts) -> str:
                 *_names(one.choice, one),
                 f"{one.noise:.3f}",
                 f"{one.same_noise:.3f}",
-                f"{one.one_more:.3f}",
+                f"{one.one_more:.3f}" if bears_one_more(one) else "nothing",
                 f"{one.alone:.3f}",
                 *(f"{course.ends:.1%}" for course in courses),
                 *(_attempts(course) for course in courses[-1:]),
@@ -59,11 +59,18 @@ def choices(found: Dropouts) -> str:
         )
     return (
         f"{markdown(heads, rows)}\n\nExact. Every plan promises epsilon {found.epsilon:g} against "
-        f"c, over {found.rounds} rounds and the question for bins. Noise: standard deviation in a "
+        f"c, over {found.rounds} rounds and the question for bins; against c + 1 nothing is "
+        "promised where 2t <= n + c + 1, since two totals of one attempt might then be opened. "
+        "Noise: standard deviation in a "
         "total that everybody is in, times that of a curator who is trusted with all records: "
         "sqrt(n / (m - c)) sqrt((T + R) / T), from the product's own pricing. A training ends if "
         "no more than R attempts fail; each institution is late in each attempt on its own."
     )
+
+
+def bears_one_more(cost: Cost) -> bool:
+    """Returns whether no two totals of an attempt can be opened by c + 1 conspiring either."""
+    return 2 * cost.threshold > cost.choice.institutions + cost.choice.colluders + 1
 
 
 def cheapest(found: Dropouts) -> str:

@@ -241,12 +241,18 @@ def table(found: FlowerSimulation) -> str:
     return f"{markdown(heads, rows)}\n\n{peers}; {found.cores} cores."
 
 
+def _span(one: Engine) -> str:
+    if len(one.rounds) == 1:
+        return f"{one.seconds:.2g} s (once)"
+    return f"{one.seconds:.2g} s ({min(one.rounds):.2g} to {max(one.rounds):.2g})"
+
+
 def answer(found: FlowerSimulation) -> str:
     """One sentence with the ratio."""
     return (
-        f"{found.institutions} institutions: a round takes {found.plain.seconds:.2g} s in plain "
-        f"integers, {found.flower.seconds:.2g} s with the same work in Flower's engine, "
-        f"{found.times:.0f} times as long; masked {found.masked.seconds:.2g} s"
+        f"{found.institutions} institutions: the median round takes {_span(found.plain)} in plain "
+        f"integers, {_span(found.flower)} with the same work in Flower's engine, "
+        f"{found.times:.0f} times as long; masked {_span(found.masked)}"
     )
 
 

@@ -83,5 +83,5 @@ def plot(found: Inversion) -> Figure:
     )
     axes.invert_yaxis()
     axes.set_xlim(0, 1.03)
-    axes.set_xlabel("share of features right; stroke: always the most common bin")
+    axes.set_xlabel("share of features right, 95 %\n(stroke: always the most common bin)")
     return figure

@@ -79,7 +79,7 @@ def answer(found: Lira) -> str:
         f"at epsilon 1 the best AUC from the release alone is {_shown(private.auc, 3)} "
         f"({private.model}, {private.who}), where {allowed(private.mu, None):.3f} is allowed; "
         f"without noise {_shown(silent.auc, 3)} ({silent.model}, {silent.who}); "
-        f"{beyond} of {len(found.attacks)} attacks are beyond what is allowed"
+        f"the interval of {beyond} of {len(found.attacks)} attacks lies beyond what mu allows"
     )
 
 

@@ -1,6 +1,7 @@
 """What `run live_rounds` found, for people."""
 
 from collections.abc import Callable
+from itertools import cycle, product
 from typing import Final
 
 import matplotlib.ticker
@@ -11,6 +12,7 @@ from experiments.live_rounds import LiveRounds
 from experiments.tables import markdown
 
 _REST: Final = "everything else"
+_HATCHES: Final = ("", "//", "xx", "..", "--", "||", "oo")
 _PEOPLE_OF: Final[tuple[tuple[str, Callable[[Measured], Parts | None]], ...]] = (
     ("coordinator", lambda one: one.coordinator),
     ("institution", lambda one: one.institution),
@@ -77,7 +79,11 @@ def parts(found: LiveRounds) -> str:
 
 def answer(found: LiveRounds) -> str:
     """Returns one sentence."""
-    sizes = ", ".join(f"{mean_round(one):.2f} s with {one.institutions}" for one in found.ours)
+    sizes = ", ".join(
+        f"{mean_round(one):.2f} s ({min(one.rounds):.2f} to {max(one.rounds):.2f}) with "
+        f"{one.institutions}"
+        for one in found.ours
+    )
     return f"{_compared(found)}A round takes {sizes} institutions"
 
 
@@ -92,13 +98,17 @@ def plot(found: LiveRounds) -> Figure:
                 labels.append(f"{who}\n{one.institutions}")
                 columns.append({**measured.parts, _REST: _rest(measured)})
     below = [0.0] * len(columns)
+    looks = cycle(product(("white", "#bbbbbb"), _HATCHES))
     for name in sorted({name for column in columns for name in column}):
         heights = [column.get(name, 0.0) for column in columns]
-        axes.bar(labels, heights, bottom=below, label=name)
+        color, hatch = next(looks)
+        axes.bar(
+            labels, heights, bottom=below, label=name, color=color, hatch=hatch, edgecolor="black"
+        )
         below = [low + height for low, height in zip(below, heights, strict=True)]
     axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%.1f"))
     axes.set_ylabel("seconds of a round")
-    axes.legend(fontsize=7)
+    figure.legend(fontsize=7, loc="outside right upper")
     return figure
 
 

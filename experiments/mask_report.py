@@ -12,6 +12,7 @@ from experiments.tables import markdown
 from federation.secure_aggregation.words import WORD_BITS
 
 _COLORS: Final = {32: "#0b6e99", 64: "#4aa3c7"}
+_MARKERS: Final = {32: "o", 64: "s"}
 _PEER: Final = "#c2552d"
 _GREY: Final = "#777777"
 _NOTHING: Final = "-"
@@ -216,13 +217,14 @@ def plot(found: MaskCosts) -> Figure:
     for place, bits in enumerate(WORD_BITS):
         ours = [one.ours[place] for one in shown]
         color = _COLORS[bits]
-        left.plot(counts, [o.total for o in ours], color=color, marker="o", label=f"{bits} bits")
+        look = {"color": color, "marker": _MARKERS[bits]}
+        left.plot(counts, [o.total for o in ours], **look, label=f"{bits} bits")
         limits = [one.limit for one in ours]
         label = f"AES-CTR and addition alone, {bits} bits"
-        left.plot(counts, limits, color=color, linestyle=":", label=label)
+        left.plot(counts, limits, **look, fillstyle="none", linestyle=":", label=label)
     flower = [one.flower.total for one in shown if one.flower is not None]
     if flower:
-        left.plot(counts, flower, color=_PEER, marker="o", label="Flower SecAgg+")
+        left.plot(counts, flower, color=_PEER, marker="^", label="Flower SecAgg+")
     for one in found.ckks:
         if one.parameters == largest:
             label = "CKKS as NVFlare"
@@ -238,7 +240,7 @@ def plot(found: MaskCosts) -> Figure:
         label = f"institution, {name}"
         right.plot(sizes, each, color=_COLORS[32], linestyle=line, marker="o", label=label)
         label = f"coordinator, {name}"
-        right.plot(sizes, all_of_it, color=_PEER, linestyle=line, marker="o", label=label)
+        right.plot(sizes, all_of_it, color=_PEER, linestyle=line, marker="^", label=label)
     right.set_title(f"one round of {found.rounds[0].parameters:,} numbers")
     for axes in (left, right):
         axes.set_xscale("log")

@@ -47,7 +47,12 @@ def table(found: Membership) -> str:
         "claim",
         "verdict",
     ]
-    return markdown(heads, rows)
+    return (
+        f"{markdown(heads, rows)}\n\nRight guesses: mean with its 95 % interval over trainings "
+        "(Student). The last two bounds are the epsilon of the least Gaussian trade-off curve that "
+        "is not refuted: of a build without noise, which is not Gaussian, they refute the plan's "
+        "curve and are no epsilon of its own."
+    )
 
 
 def table_of_power(found: Membership) -> str:
@@ -78,7 +83,12 @@ def table_of_power(found: Membership) -> str:
         "power of one training: epsilon proved if every guess is right",
         "power of all together: noise that is seen to be too little",
     ]
-    return markdown(heads, rows)
+    return (
+        f"{markdown(heads, rows)}\n\nBounds as in the table above, at its levels. Of all together: "
+        "the share of the plan's standard deviation at which as many trainings as the product's "
+        "would be expected to break the claim, and so do in about half of such audits; between the "
+        "shares that were tried the guesser's skill is interpolated."
+    )
 
 
 def answer(found: Membership) -> str:
@@ -123,8 +133,8 @@ def plot(found: Membership) -> Figure:
     axes.set_xscale("log")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set_xlabel("epsilon at least, 95 % for all together (0.02: nothing); bars: the claims")
-    axes.legend(fontsize="small")
+    axes.set_xlabel("epsilon at least, 95 % for all together\n(0.02: nothing; bars: the claims)")
+    figure.legend(fontsize="small", loc="outside upper center", ncols=len(SHARES_OF_NOISE))
     return figure
 
 

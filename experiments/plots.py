@@ -23,15 +23,15 @@ def comparison(found: Comparison) -> Figure:
     for place, one in enumerate(found.sets, start=1):
         axes = figure.add_subplot(1, len(found.sets), place)
         epsilons = [row.epsilon for row in one.ours.rows]
-        for name, color in (("fedscore", _OURS), ("dp_ebm", _PEER)):
+        for name, color, look in (("fedscore", _OURS, "-o"), ("dp_ebm", _PEER, "--s")):
             scores = [getattr(row, name) for row in one.ours.rows]
             label = "fedscore, ten institutions" if name == "fedscore" else "DP-EBM, one curator"
             axes.errorbar(
                 epsilons,
                 [score.mean for score in scores],
                 yerr=[score.reach for score in scores],
+                fmt=look,
                 color=color,
-                marker="o",
                 capsize=3,
                 label=label,
             )
@@ -62,7 +62,7 @@ def confirmation(found: Confirmation) -> Figure:
     axes.set_yticks(range(len(rows)), labels)
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_xlabel("test AUC, fedscore less DP-EBM on the same split; 95 % interval over splits")
+    axes.set_xlabel("test AUC, fedscore less DP-EBM on the same split;\n95 % interval over splits")
     return figure
 
 
@@ -71,13 +71,13 @@ def rounds(found: Rounds) -> Figure:
     figure = _figure(5.2 * len(found.sets), 4.2)
     for place, one in enumerate(found.sets, start=1):
         axes = figure.add_subplot(1, len(found.sets), place)
-        for epsilon in one.epsilons:
+        for epsilon, look in zip(one.epsilons, ("-o", "--s", ":^", "-.D"), strict=False):
             scores = found.by_count(one, epsilon)
             axes.errorbar(
                 found.counts,
                 [score.mean for score in scores],
                 yerr=[score.reach for score in scores],
-                marker="o",
+                fmt=look,
                 capsize=3,
                 label=f"epsilon {epsilon:g}",
             )
@@ -95,7 +95,10 @@ def banks(found: Banks) -> Figure:
     figure = _figure(5.2 * len(found.variants), 7.2)
     for place, variant in enumerate(found.variants):
         axes = figure.add_subplot(1, len(found.variants), place + 1)
-        for card, color, shift in (("federated", _PEER, -0.15), ("corrected", _OURS, 0.15)):
+        for card, color, shift, marker in (
+            ("federated", _PEER, -0.15, "s"),
+            ("corrected", _OURS, 0.15, "o"),
+        ):
             gains = [gain_of(found, [bank], 0, card, "alone") for bank in variant.banks]
             axes.errorbar(
                 [gain.mean for gain in gains],
@@ -103,7 +106,8 @@ def banks(found: Banks) -> Figure:
                 xerr=[[g.mean - g.low for g in gains], [g.high - g.mean for g in gains]],
                 color=color,
                 linestyle="none",
-                marker="o",
+                marker=marker,
+                fillstyle="none" if card == "federated" else "full",
                 markersize=4,
                 capsize=2,
                 label=card,
@@ -126,7 +130,7 @@ def thin_files(found: ThinFiles) -> Figure:
     sizes = [book.book for book in found.nations[0].books]
     count = len(found.nations)
     alone = [sum(n.books[i].alone for n in found.nations) / count for i in range(len(sizes))]
-    axes.plot(sizes, alone, color=_PEER, marker="o", label="platform alone")
+    axes.plot(sizes, alone, color=_PEER, linestyle="-.", marker="s", label="platform alone")
     usual = found.common_epsilons.index(found.epsilons[0])
     for kind, place, label, line in (
         ("national", 0, "national card", ":"),
@@ -135,8 +139,10 @@ def thin_files(found: ThinFiles) -> Figure:
     ):
         after = [found.mean(i, place, kind) for i in range(len(sizes))]
         axes.plot(sizes, after, color=_OURS, linestyle=line, marker="o", label=label)
+    # Intervals are those of the differences, in the table: nations move all lines together.
     nobody = sum(one.common[usual] for one in found.nations) / count
-    axes.axhline(nobody, color=_OURS, linewidth=1, label="that card where it has lent to nobody")
+    label = "that card where it has lent to nobody"
+    axes.axhline(nobody, color=_OURS, linestyle=":", linewidth=1, label=label)
     oracle = sum(one.oracle for one in found.nations) / count
     axes.axhline(oracle, color=_GREY, linewidth=1, label="the true odds")
     axes.set_xscale("log")

@@ -53,7 +53,7 @@ def table(found: Poisoning) -> str:
                 _mean([one.others for one in outcomes]),
                 _mean([one.alone for one in outcomes[:1]]),
                 _mean(reported) if reported else "none",
-                f"{sum(one.refused for one in outcomes)} of {len(outcomes)}",
+                counted(sum(one.refused for one in outcomes), len(outcomes)),
                 counted(
                     sum(one.worse for one in outcomes), len(outcomes) * (len(INSTITUTIONS) - 1)
                 ),

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from experiments.growth import Expected
+from experiments.growth import Expected, Law
 from experiments.scale import Scale
 from experiments.scale_parts import BINS, FEATURES, NUMBERS, OF_BINS, ROUNDS, Noise
 
@@ -132,6 +132,22 @@ def ranged(values: Sequence[float]) -> Expected:
     return Expected(value=median(values), low=min(values), high=max(values))
 
 
+def of_repeats(values: Sequence[float], law: Law, size: float) -> Expected:
+    """Returns the median of repeats at a size, and how far another measurement may lie.
+
+    Args:
+        values: measured at that size.
+        law: fitted to this size and others; a single value has its interval of one further
+            measurement, stretched to the value itself.
+        size: institutions.
+    """
+    if len(values) > 1:
+        return ranged(values)
+    (value,) = values
+    expected = law.at(size)
+    return Expected(value=value, low=min(expected.low, value), high=max(expected.high, value))
+
+
 def assumptions(found: Scale) -> tuple[str, ...]:
     """Returns what the national figures take for granted."""
     plan = found.noise[-1]
@@ -169,7 +185,7 @@ def _institution(found: Scale, people: int) -> Side:
     session = Expected(value=masks.session, low=masks.session, high=masks.session)
     return Side(
         answer=found.step.at(people),
-        masks=ranged(masks.institution),
+        masks=of_repeats(masks.institution, found.institution, masks.institutions),
         other=found.live.other,
         once=added((found.intake.at(people), found.first_pass.at(people), session)),
         sent=masks.sent,
@@ -185,7 +201,7 @@ def _coordinator(found: Scale) -> Side:
     each = files.transcript / files.institutions / files.questions
     return Side(
         answer=nothing,
-        masks=ranged(masks.coordinator),
+        masks=of_repeats(masks.coordinator, found.coordinator, masks.institutions),
         other=0.0,
         once=nothing,
         sent=masks.received * masks.institutions,

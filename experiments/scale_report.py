@@ -17,6 +17,7 @@ from experiments.scale_nation import (
     assumptions,
     bytes_of_training,
     nation_of,
+    of_repeats,
     ranged,
     times,
 )
@@ -71,8 +72,9 @@ def nation(found: Scale) -> str:
     listed = "\n".join(f"{n}. {text}." for n, text in enumerate(assumptions(found), 1))
     return (
         f"{markdown(heads, rows)}\n\n{_walls(one)}\n\n{_noise_of(one)}\n\nExtrapolated, from the "
-        "tables below. Intervals: 95 % of one further measurement for what follows a law, least "
-        "to most of the repeats for what was measured at this size, added end to end. Memory: the "
+        "tables below. Intervals: 95 % of one further measurement for what follows a law or was "
+        "measured once at this size, least to most of the repeats for what was measured more "
+        "often, added end to end; ledger, carrying and polling have none. Memory: the "
         "most of one process; the coordinator's is of all parties in one process, an upper bound. "
         f"Assumed:\n\n{listed}"
     )
@@ -155,7 +157,11 @@ def rounds(found: Scale) -> str:
         cells = []
         for one in found.masking:
             each = count / one.institutions
-            parts = (found.step.at(each), ranged(one.institution), ranged(one.coordinator))
+            parts = (
+                found.step.at(each),
+                of_repeats(one.institution, found.institution, one.institutions),
+                of_repeats(one.coordinator, found.coordinator, one.institutions),
+            )
             star = " *" if each > found.step.largest else ""
             cells.append(f"{_cell(added(parts))}{star}")
         rows.append([f"{count:,}", *cells])

@@ -6,11 +6,13 @@ Every figure that a document shows is made here, from a committed result.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from scipy import stats
+
 from experiments.bank_results import Bank, Banks, Gain, gain_of, smallest
 from experiments.comparison import Comparison
 from experiments.confirmation import Confirmation, differences
 from experiments.datasets import DATASETS, GMSC, TAIWAN, Dataset
-from experiments.division import Score
+from experiments.division import Score, reach
 from experiments.rounds import OfSet, Rounds
 from experiments.sources import Sources
 from experiments.thin_files import ThinFiles
@@ -23,6 +25,17 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Returns a Markdown table; columns after the first are right-aligned."""
     lines = [f"| {' | '.join(heads)} |", f"| --- |{' ---: |' * (len(heads) - 1)}"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def welch(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
+    """Returns the 95 % interval of the difference of two means (Welch 1947).
+
+    Args:
+        first: independent values, at least two; its mean counts positive.
+        second: likewise.
+    """
+    interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval()
+    return float(interval.low), float(interval.high)
 
 
 def comparison(found: Comparison, dataset: Dataset) -> str:
@@ -48,7 +61,8 @@ def comparison(found: Comparison, dataset: Dataset) -> str:
         f"{table}\n\nWithout any privacy: each of the ten alone {sum(alone) / len(alone):.4f} on "
         f"average ({min(alone):.4f} to {max(alone):.4f}); on pooled raw data our card "
         f"{one.peers.card:.4f}, logistic regression {one.peers.logistic:.4f}, XGBoost "
-        f"{one.peers.xgboost:.4f}."
+        f"{one.peers.xgboost:.4f}: no noise, so exact on this split. Seconds: of the median seed."
+        + (" Cited: another split, without an interval." if cited else "")
     )
 
 
@@ -67,7 +81,10 @@ def confirmation(found: Confirmation) -> str:
         for one in differences(found)
     ]
     heads = ["data", "epsilon", "fedscore", "DP-EBM", "difference", "95 % interval", "each split"]
-    return f"{markdown(heads, rows)}\n\nSettings frozen in commit `{found.commit[:12]}`."
+    return (
+        f"{markdown(heads, rows)}\n\nEach interval is 95 % by itself, not corrected for their "
+        f"number. Settings frozen in commit `{found.commit[:12]}`."
+    )
 
 
 def rounds(found: Rounds) -> str:
@@ -174,9 +191,9 @@ def thin_files(found: ThinFiles) -> str:
     thin, several = _mean(n.thin for n in found.nations), _mean(n.at_several for n in found.nations)
     parts.append(
         f"{len(found.nations)} nations of {found.people:,} people; {thin:,.0f} are known to the "
-        f"platform only, {several:.0%} to two institutions or more (who then pay twice or three "
-        f"times). The largest bank's own card reaches {bank:.4f} on these people. The true odds "
-        f"themselves reach {oracle:.4f}: nobody can do better."
+        f"platform only, {several:.0%} to two institutions or more (who pay at each; `units` says "
+        f"what that makes of their epsilon). The largest bank's own card reaches {bank:.4f} on "
+        f"these people. The true odds themselves reach {oracle:.4f}: nobody can do better."
     )
     return "\n\n".join(parts)
 
@@ -186,7 +203,8 @@ def common_card(found: ThinFiles) -> str:
     heads = ["the platform has lent to", "platform alone"]
     heads += [f"common card, corrected, epsilon {epsilon:g}" for epsilon in found.common_epsilons]
     count = range(len(found.common_epsilons))
-    nobody = [f"AUC {_mean(one.common[number] for one in found.nations):.4f}" for number in count]
+    released = [[one.common[number] for one in found.nations] for number in count]
+    nobody = [f"AUC {_mean(of):.4f} +-{reach(of):.4f}" for of in released]
     rows = [["nobody (as released)", "no card", *nobody]]
     rows += [
         [
@@ -239,13 +257,18 @@ def answer_of_comparison(found: Comparison) -> str:
         "; ".join(
             f"{dataset.title}: "
             + ", ".join(
-                f"{row.fedscore.mean - row.dp_ebm.mean:+.4f}" for row in found.of(dataset).ours.rows
+                _difference(row.fedscore, row.dp_ebm) for row in found.of(dataset).ours.rows
             )
             for dataset in (GMSC, TAIWAN)
             if any(one.ours.dataset == dataset.name for one in found.sets)
         )
-        + " AUC against DP-EBM at epsilon 0.1, 0.5, 1, 4 (split 0)"
+        + " AUC against DP-EBM at epsilon 0.1, 0.5, 1, 4 (split 0; 95 % intervals over noise seeds)"
     )
+
+
+def _difference(first: Score, second: Score) -> str:
+    low, high = welch(first.auc, second.auc)
+    return f"{first.mean - second.mean:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
 def answer_of_confirmation(found: Confirmation) -> str:
@@ -255,8 +278,8 @@ def answer_of_confirmation(found: Confirmation) -> str:
     clear = sum(one.mean - one.reach > 0 for one in all_of_them)
     worst = min(all_of_them, key=lambda one: one.mean)
     return (
-        f"the mean is ahead in {ahead} of {len(all_of_them)} cases, beyond its interval in "
-        f"{clear}; the lowest is {worst.mean:+.4f} +-{worst.reach:.4f} "
+        f"the mean is ahead in {ahead} of {len(all_of_them)} cases, beyond its own 95 % interval "
+        f"over splits in {clear}; the lowest is {worst.mean:+.4f} +-{worst.reach:.4f} "
         f"({DATASETS[worst.dataset].title}, epsilon {worst.epsilon:g})"
     )
 
@@ -268,36 +291,41 @@ def answer_of_rounds(found: Rounds) -> str:
     for place, count in enumerate(found.counts):
         if count == found.usual_count:
             continue
-        changes = [
-            scores[place].mean - scores[usual].mean
+        pairs = [
+            (scores[place], scores[usual])
             for one in found.sets
             for scores in (found.by_count(one, epsilon) for epsilon in one.epsilons)
         ]
-        parts.append(f"{count} rounds {min(changes):+.4f} to {max(changes):+.4f}")
-    return f"against {found.usual_count} rounds, over all epsilons and both sets: " + ", ".join(
-        parts
+        pairs.sort(key=lambda pair: pair[0].mean - pair[1].mean)
+        parts.append(f"{count} rounds {_difference(*pairs[0])} and {_difference(*pairs[-1])}")
+    return (
+        f"test AUC against {found.usual_count} rounds, the lowest and the highest of all epsilons "
+        f"and both sets, each with its own 95 % interval over noise seeds: {', '.join(parts)}"
     )
 
 
 def answer_of_banks(found: Banks) -> str:
     """Returns one sentence."""
     parts = [
-        f"{card} {gain_of(found, smallest(variant), 0, card, 'alone').mean:+.3f} "
+        f"{card} {_gain(gain_of(found, smallest(variant), 0, card, 'alone'))} "
         f"{'with' if variant.year else 'without'} the year"
         for card in ("federated", "corrected")
         for variant in found.variants
     ]
     epsilon = found.epsilons[0]
-    return f"the five smallest of the eight, epsilon {epsilon:g}: {', '.join(parts)}"
+    return (
+        f"AUC over their own cards of the five smallest of the eight, epsilon {epsilon:g}, 95 % "
+        f"intervals over splits: {', '.join(parts)}"
+    )
 
 
 def answer_of_thin_files(found: ThinFiles) -> str:
     """Returns one sentence."""
     sizes = [book.book for book in found.nations[0].books]
+    shown = (0, len(sizes) - 1)
     usual = found.common_epsilons.index(found.epsilons[0])
     parts = [
-        f"{card} "
-        + ", ".join(f"{found.gain(place, number, kind)[0]:+.4f}" for place in range(len(sizes)))
+        f"{card} " + " and ".join(_over_alone(found, place, number, kind) for place in shown)
         for card, number, kind in (
             ("the banks' card of common columns, corrected at home,", usual, "common_corrected"),
             ("thin-file card", 0, "thin_file"),
@@ -305,22 +333,35 @@ def answer_of_thin_files(found: ThinFiles) -> str:
         )
     ]
     nobody = _mean(one.common[usual] for one in found.nations)
+    reach_of_nobody = reach([one.common[usual] for one in found.nations])
     return (
-        f"over the platform's own card, epsilon {found.epsilons[0]:g}, where it has lent to "
-        f"{', '.join(f'{size:,}' for size in sizes)}: {'; '.join(parts)}; AUC {nobody:.3f} "
-        "instead of no card where it has lent to nobody"
+        f"AUC over the platform's own card, epsilon {found.epsilons[0]:g}, where it has lent to "
+        f"{' and to '.join(f'{sizes[place]:,}' for place in shown)}, 95 % intervals over nations: "
+        f"{'; '.join(parts)}; AUC {nobody:.3f} +-{reach_of_nobody:.3f} instead of no card where it "
+        "has lent to nobody"
     )
 
 
-def negatives(banks: Banks, thin: ThinFiles) -> str:
-    """Returns where a national card does not help, for README.md."""
-    variant = next(one for one in banks.variants if one.year)
-    few, count = smallest(variant), len(variant.named)
+def negatives(banks: Banks, thin: ThinFiles, behind: Sequence[str]) -> str:
+    """Returns where a national card does not help, for README.md.
+
+    Args:
+        banks: real ones.
+        thin: files, of synthetic nations.
+        behind: a line for each data set on which a trusted curator does better.
+    """
+    few, count = smallest(banks.variants[0]), len(banks.variants[0].named)
 
     def at_banks(card: str) -> str:
-        return " and ".join(
-            f"{_gain(gain_of(banks, few, place, card, 'alone'))} at epsilon {epsilon:g}"
-            for place, epsilon in enumerate(banks.epsilons)
+        return "; ".join(
+            " and ".join(
+                f"{_gain(gain_of(banks, smallest(variant), place, card, 'alone'))} "
+                f"at epsilon {epsilon:g}"
+                for place, epsilon in enumerate(banks.epsilons)
+            )
+            + (" with" if variant.year else " without")
+            + " the year of approval"
+            for variant in banks.variants
         )
 
     def at_platform(kind: str) -> str:
@@ -333,13 +374,14 @@ def negatives(banks: Banks, thin: ThinFiles) -> str:
 
     return (
         f"- A national card as it is does not serve the {count} largest banks of the SBA's loans "
-        f"better than their own cards do: over the {len(few)} smallest of them its AUC differs by "
-        f"{at_banks('federated')} on average.\n"
+        f"better than their own cards do: over the {len(few)} smallest of them its AUC differs on "
+        f"average by {at_banks('federated')}.\n"
         "- Thin files are worse off with the national card than with the platform's own, synthetic "
         f"nations, epsilon {thin.epsilons[0]:g}: {at_platform('national')}.\n"
-        "- A correction that an institution trains at home, on top of the national card, helps and "
-        f"costs no privacy: {at_banks('corrected')} for the same {len(few)} banks. The "
+        "- A correction that an institution trains at home, on top of the national card, costs no "
+        f"privacy and makes up for it: {at_banks('corrected')}, for the same {len(few)} banks. The "
         "product's own is a ridge, chosen more carefully (`institution report`)."
+        + "".join(f"\n- {line}" for line in behind)
     )
 
 

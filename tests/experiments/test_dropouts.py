@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.dropouts import Cell, Once, share_ended
+from experiments.dropouts_report import bears_one_more
 from experiments.losing import Choice, Loss, plan_for, train_losing
 from experiments.quorums import cheapest, cost_of, course_of, opens
 from tests.federations import small_schema, small_table
@@ -47,6 +48,13 @@ def test_the_price_sheet_has_the_noise_that_the_formula_has(quorum, colluders, s
     expected = (5 / (quorum - colluders) * (10 + spare) / 10) ** 0.5
     assert cost.noise == pytest.approx(expected, rel=1e-6)
     assert cost.alone < 1.0 < cost.one_more
+
+
+@pytest.mark.parametrize(("colluders", "bears"), [(1, False), (2, True), (3, False)])
+def test_no_epsilon_is_shown_against_more_than_the_threshold_bears(colluders, bears):
+    """Of ten, t is 6, 7 and 7: with one more, 2t > n + c + 1 holds for two colluders alone."""
+    choice = Choice(institutions=10, quorum=10, colluders=colluders, spare_attempts=0)
+    assert bears_one_more(cost_of(small_schema(), choice, epsilon=1.0, rounds=5)) is bears
 
 
 def test_the_cheapest_choice_wants_everybody_only_if_nobody_is_late():

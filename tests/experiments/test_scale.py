@@ -3,8 +3,8 @@ import resource
 import pytest
 
 from experiments.alone import alone, here
-from experiments.growth import Expected
-from experiments.scale_nation import added, ranged, times
+from experiments.growth import Expected, Point, fitted
+from experiments.scale_nation import added, of_repeats, ranged, times
 from experiments.scale_parts import benched, noise_of
 from fedscore.bench import peak_bytes
 
@@ -13,6 +13,16 @@ def test_intervals_are_added_end_to_end():
     one = Expected(value=2.0, low=1.0, high=4.0)
     assert added((one, times(one, 2))) == Expected(value=6.0, low=3.0, high=12.0)
     assert ranged((3.0, 1.0, 2.0)) == Expected(value=2.0, low=1.0, high=3.0)
+
+
+def test_what_was_measured_once_is_given_the_interval_of_another_measurement():
+    points = [Point(size=size, value=value) for size, value in ((1, 1.1), (10, 9.0), (100, 105.0))]
+    law = fitted(points, (1,))
+    once = of_repeats((105.0,), law, 100)
+    assert once.value == 105.0
+    assert once.low < law.at(100).value < 105.0 < once.high
+    assert of_repeats((300.0,), law, 100).high == 300.0
+    assert of_repeats((3.0, 1.0, 2.0), law, 100) == ranged((3.0, 1.0, 2.0))
 
 
 def test_noise_follows_from_quorum_and_colluders_and_from_people_through_delta_alone():
