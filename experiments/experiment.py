@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -55,6 +56,18 @@ class Work(Generic[T]):
     made_from: Mapping[str, object]
     compute: Callable[..., T]
     arguments: tuple[object, ...]
+
+
+def _end_with_parent() -> None:
+    """Lets a worker end when the run is killed: it would wait for more work for ever."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -133,7 +146,7 @@ class Setting:
         """Computes the works at the missing places, and puts what they give into `found`."""
         workers = min(len(os.sched_getaffinity(0)), len(missing))
         context = multiprocessing.get_context("forkserver")
-        pool = ProcessPoolExecutor(workers, mp_context=context)
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
         waiting = {
             pool.submit(works[place].compute, *works[place].arguments): place for place in missing
         }
