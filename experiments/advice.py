@@ -86,7 +86,7 @@ def run_advice(setting: Setting) -> Advised:
     )  # fmt: skip
     institutions, epsilons = UNSEEN_INSTITUTIONS, UNSEEN_EPSILONS
     if setting.quick:
-        federations, trainings, most, parts, sizes = 8, 3, 4_000, 2, {TAIWAN.name: (3_000,)}
+        federations, trainings, most, parts, sizes = 4, 3, 4_000, 1, {TAIWAN.name: (3_000,)}
         institutions, epsilons = (3,), (0.3, 4.0)
     terms = tuple((count, epsilon) for count in institutions for epsilon in epsilons)
     setting.expect(federations + parts * len(sizes))

@@ -57,7 +57,7 @@ NOISE_SEEDS_BY_TIME: Final = 5
 LAST_YEAR_OF_TRAINING: Final = 2005
 TEST_SHARE: Final = 0.25
 _YEAR: Final = "ApprovalFY"
-_FEW: Final = (_YEAR, "guaranteed", "NoEmp", "UrbanRural")
+_FEW: Final = (_YEAR, "guaranteed")
 """What a small version scores."""
 
 

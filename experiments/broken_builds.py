@@ -320,7 +320,7 @@ def judged(build: str, first: int, runs: int) -> Verdict:
 
 def run_broken_builds(setting: Setting) -> BrokenBuilds:
     """Judges every build."""
-    broken, real = (5, 20) if setting.quick else (BROKEN_RUNS, REAL_RUNS)
+    broken, real = (2, 5) if setting.quick else (BROKEN_RUNS, REAL_RUNS)
     parts = [(build, 0, broken) for build in BUILDS]
     parts += [
         (REAL, FIRST_REAL_SEED + start, min(_AT_ONCE, real)) for start in range(0, real, _AT_ONCE)

@@ -195,25 +195,26 @@ def twice(stage: Stage, round_: int, order: int) -> tuple[list[Whole], int, int]
     return [total for total in totals if total is not None], asked, refused
 
 
-def trials_of(name: str, seed: int) -> OneFederation:
+def trials_of(name: str, seed: int, rounds: int) -> OneFederation:
     """Returns what the rounds of one federation give.
 
     Args:
         name: "broken", "real" or "rounds", as in `Differencing`.
         seed: of noise and masks.
+        rounds: that are attacked.
     """
     with staged(SCORECARD, f"differencing {name} {seed}") as stage:
         if name == "rounds":
-            return _two_rounds(stage)
+            return _two_rounds(stage, rounds)
         if name == "broken":
             with forgetful():
-                return _one_attempt(stage, (0,))
-        return _one_attempt(stage, (0, 1, 2))
+                return _one_attempt(stage, (0,), rounds)
+        return _one_attempt(stage, (0, 1, 2), rounds)
 
 
-def _one_attempt(stage: Stage, orders: tuple[int, ...]) -> OneFederation:
+def _one_attempt(stage: Stage, orders: tuple[int, ...], rounds: int) -> OneFederation:
     second, errors, asked, refused = [], [], 0, 0
-    for round_ in range(ROUNDS):
+    for round_ in range(rounds):
         totals, of, no = twice(stage, round_, orders[round_ % len(orders)])
         asked, refused = asked + of, refused + no
         second.append(len(totals) == 2)
@@ -223,9 +224,9 @@ def _one_attempt(stage: Stage, orders: tuple[int, ...]) -> OneFederation:
     return OneFederation(trials=trials)
 
 
-def _two_rounds(stage: Stage) -> OneFederation:
+def _two_rounds(stage: Stage, rounds: int) -> OneFederation:
     errors, average, squares = [], [], []
-    for round_ in range(0, ROUNDS, 2):
+    for round_ in range(0, rounds, 2):
         victim = round_ // 2 % len(NAMES)
         others = tuple(place for place in _EVERYBODY if place != victim)
         whole = _total(stage, stage.opening(round_, plain_card(stage.schema)), _EVERYBODY)
@@ -261,7 +262,7 @@ def _error(estimate: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
 
 def run_differencing(setting: Setting) -> Differencing:
     """Attacks the product and one broken build."""
-    federations = 1 if setting.quick else _FEDERATIONS
+    federations, rounds = (1, 6) if setting.quick else (_FEDERATIONS, ROUNDS)
     names = ("broken", "real", "rounds")
     setting.expect(len(names) * federations)
     code = digest_of_files([DIFFERENCING, STAGE])
@@ -275,9 +276,10 @@ def run_differencing(setting: Setting) -> Differencing:
                     "code": code,
                     "build": name,
                     "seed": seed,
+                    "rounds": rounds,
                 },
                 compute=trials_of,
-                arguments=(name, seed),
+                arguments=(name, seed, rounds),
             )
             for name in names
             for seed in range(federations)

@@ -213,13 +213,14 @@ def _sum_of_words(uploads: Mapping[int, Upload], bits: int) -> NDArray[np.int64]
     return from_words(np.sum(words, axis=0, dtype=word_type(bits)))
 
 
-def singled(model: str, build: str, seed: int) -> Singled:
+def singled(model: str, build: str, seed: int, rounds: int) -> Singled:
     """Returns what all rounds of one federation give, spent on one victim at one model.
 
     Args:
         model: "scorecard" or "network".
         build: "bound" or "unbound".
         seed: of noise and masks; also says who is the victim.
+        rounds: that are attacked.
     """
     victim = seed % len(NAMES)
     with (
@@ -231,10 +232,10 @@ def singled(model: str, build: str, seed: int) -> Singled:
         query = stage.asking(stage.opening(0, true)).query
         truths = [stage.truth(place, query, true)[judged] for place in _EVERYBODY]
         stddev = stddev_of_total(stage.plan, question, len(NAMES))
-        tries = [single_out(stage, round_, model, victim) for round_ in range(ROUNDS)]
+        tries = [single_out(stage, round_, model, victim) for round_ in range(rounds)]
     truth = truths[victim]
     seen = np.mean([one.left[judged] / question.bound for one in tries], axis=0)
-    drawn = np.random.default_rng([71, seed]).normal(0, stddev, (ROUNDS, len(truth)))
+    drawn = np.random.default_rng([71, seed]).normal(0, stddev, (rounds, len(truth)))
     honest = np.sum(truths, axis=0) + drawn.mean(axis=0)
     are_open = all(one.opened for one in tries)
     return Singled(
@@ -262,7 +263,7 @@ def _cosine(one: Array, other: Array) -> float:
 
 def run_different_models(setting: Setting) -> DifferentModels:
     """Attacks the product and one broken build."""
-    federations = 1 if setting.quick else _FEDERATIONS
+    federations, rounds = (1, 6) if setting.quick else (_FEDERATIONS, ROUNDS)
     cells = [(model, build) for model in MODELS for build in ("unbound", "bound")]
     if setting.quick:
         cells = cells[:2]
@@ -277,9 +278,10 @@ def run_different_models(setting: Setting) -> DifferentModels:
                     "code": digest_of_files([Path(__file__), DIFFERENCING, STAGE]),
                     "cell": cell,
                     "seed": seed,
+                    "rounds": rounds,
                 },
                 compute=singled,
-                arguments=(*cell, seed),
+                arguments=(*cell, seed, rounds),
             )
             for cell in cells
             for seed in range(federations)

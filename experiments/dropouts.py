@@ -141,7 +141,7 @@ def run_dropouts(setting: Setting) -> Dropouts:
     sizes: tuple[int, ...] = (INSTITUTIONS, MANY)
     seeds, lost_seeds = SEEDS, LOST_SEEDS
     if setting.quick:
-        known, rates, rounds, sizes, seeds, lost_seeds = (TAIWAN,), (0.0, 0.1), 2, (8,), 1, 1
+        known, rates, rounds, sizes, seeds, lost_seeds = (TAIWAN,), (0.0, 0.1), 1, (8,), 1, 1
     choices = [choice for size in sizes for choice in _listed(size)]
     cases = _cases(sizes[0], rates)
     losses = [(choice, rate) for choice in _lossy(sizes[0]) for rate in rates if rate]

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -57,6 +58,18 @@ class Work(Generic[T]):
     arguments: tuple[object, ...]
 
 
+def _end_with_parent() -> None:
+    """Lets a worker end when the run is killed: it would wait for more work for ever."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 @dataclass(slots=True, kw_only=True)
 class Setting:
     """One run of an experiment.
@@ -106,6 +119,7 @@ class Setting:
 
         What is in the cache is not computed; what is computed is in the cache at once, so that a
         run that was broken off goes on where it stopped. Not for times: works share the machine.
+        A small version computes here: a process takes longer to start than it has to work.
         """
         found: dict[int, T] = {}
         missing = []
@@ -117,27 +131,37 @@ class Setting:
             else:
                 found[place] = known
                 self.advance()
-        workers = min(len(os.sched_getaffinity(0)), len(missing))
-        if workers:
-            context = multiprocessing.get_context("forkserver")
-            pool = ProcessPoolExecutor(workers, mp_context=context)
-            waiting = {
-                pool.submit(works[place].compute, *works[place].arguments): place
-                for place in missing
-            }
-            try:
-                for done in as_completed(waiting):
-                    found[waiting[done]] = self.cache.keep(
-                        works[waiting[done]].made_from, done.result()
-                    )
-                    self.advance()
-            finally:
-                # Broken off, it begins no other work, and keeps what is done.
-                pool.shutdown(cancel_futures=True)
-                for done, place in waiting.items():
-                    if place not in found and not done.cancelled() and done.exception() is None:
-                        self.cache.keep(works[place].made_from, done.result())
+        if self.quick:
+            for place in missing:
+                work = works[place]
+                found[place] = self.cache.keep(work.made_from, work.compute(*work.arguments))
+                self.advance()
+        elif missing:
+            self._on_all_cores(works, missing, found)
         return [found[place] for place in range(len(works))]
+
+    def _on_all_cores(
+        self, works: Sequence[Work[T]], missing: Sequence[int], found: dict[int, T]
+    ) -> None:
+        """Computes the works at the missing places, and puts what they give into `found`."""
+        workers = min(len(os.sched_getaffinity(0)), len(missing))
+        context = multiprocessing.get_context("forkserver")
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
+        waiting = {
+            pool.submit(works[place].compute, *works[place].arguments): place for place in missing
+        }
+        try:
+            for done in as_completed(waiting):
+                found[waiting[done]] = self.cache.keep(
+                    works[waiting[done]].made_from, done.result()
+                )
+                self.advance()
+        finally:
+            # Broken off, it begins no other work, and keeps what is done.
+            pool.shutdown(cancel_futures=True)
+            for done, place in waiting.items():
+                if place not in found and not done.cancelled() and done.exception() is None:
+                    self.cache.keep(works[place].made_from, done.result())
 
     def _note(self, made_from: Mapping[str, object], *, recalled: bool) -> None:
         self._steps.append(made_from)

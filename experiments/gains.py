@@ -109,7 +109,7 @@ class Gains(msgspec.Struct, frozen=True, kw_only=True):
 
 def run_gains(setting: Setting) -> Gains:
     """Trains and measures in independent nations."""
-    people, seeds = (8_000, 2) if setting.quick else (PEOPLE, SEEDS)
+    people, seeds = (8_000, 1) if setting.quick else (PEOPLE, SEEDS)
     setting.expect(seeds)
     works = [
         Work(

@@ -7,6 +7,7 @@ the cache: a time is measured when it is asked for.
 import os
 import subprocess
 import sys
+import warnings
 from typing import Final
 
 import msgspec
@@ -66,23 +67,39 @@ def run_gradient_steps(setting: Setting) -> GradientSteps:
     """Measures all ways."""
     batch, hidden, repeats, patience = (BATCH, HIDDEN, REPEATS, PATIENCE)
     if setting.quick:
-        batch, hidden, repeats, patience = 64, 8, 3, 1
+        batch, hidden, repeats, patience = 16, 4, 1, 1
     setting.expect(1)
     load = os.getloadavg()[0]
-    words = [sys.executable, "-m", "experiments.gradient_ways"]
-    words += map(str, (batch, hidden, repeats, patience))
-    threads = dict.fromkeys(_ONE_THREAD, "1")
-    done = subprocess.run(
-        words, check=True, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, **threads}
-    )
+    by = _here if setting.quick else _alone
+    ways = by(batch, hidden, repeats, patience)
     setting.advance()
     return GradientSteps(
         batch=batch,
         hidden=hidden,
         load=load,
         cores=os.cpu_count() or 1,
-        ways=msgspec.json.decode(done.stdout, type=tuple[Way, ...]),
+        ways=ways,
     )
+
+
+def _alone(batch: int, hidden: int, repeats: int, patience: int) -> tuple[Way, ...]:
+    """Returns what each way takes in a process of its own, with one thread."""
+    words = [sys.executable, "-m", "experiments.gradient_ways"]
+    words += map(str, (batch, hidden, repeats, patience))
+    threads = dict.fromkeys(_ONE_THREAD, "1")
+    done = subprocess.run(
+        words, check=True, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, **threads}
+    )
+    return msgspec.json.decode(done.stdout, type=tuple[Way, ...])
+
+
+def _here(batch: int, hidden: int, repeats: int, patience: int) -> tuple[Way, ...]:
+    """Returns the same of this process, which may have torch already: it imports for seconds."""
+    from experiments.gradient_ways import taken  # noqa: PLC0415  torch and Opacus
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Opacus' about hooks on inputs that need no gradient
+        return tuple(taken(batch, hidden, repeats, patience))
 
 
 TITLES: Final = {

@@ -264,7 +264,7 @@ def attacked_often(name: str, noise: float, first: int, runs: int) -> tuple[int,
 
 def run_membership(setting: Setting) -> Membership:
     """Attacks the product and broken ones."""
-    real, broken, at_once = (6, 3, 6) if setting.quick else (REAL_RUNS, BROKEN_RUNS, _AT_ONCE)
+    real, broken, at_once = (3, 2, 3) if setting.quick else (REAL_RUNS, BROKEN_RUNS, _AT_ONCE)
     code = digest_of_files(
         Path(str(one.__file__)) for one in (canaries, held, membership_crowd, membership_modes)
     )

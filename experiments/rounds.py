@@ -96,8 +96,8 @@ def run_rounds(setting: Setting) -> Rounds:
     known, epsilons, counts, shares, seeds = KNOWN, EPSILONS, COUNTS, SHARES, NOISE_SEEDS
     usual = ROUNDS
     if setting.quick:
-        known, epsilons, counts, shares, seeds = (TAIWAN,), (1.0,), (2, 4), (0.1, BINS_SHARE), 2
-        usual = 4
+        known, epsilons, counts, shares, seeds = (TAIWAN,), (1.0,), (1, 2), (0.1, BINS_SHARE), 1
+        usual = 2
     terms = [(count, BINS_SHARE) for count in counts]
     terms += [(usual, share) for share in shares if share != BINS_SHARE]
     setting.expect(len(known) * len(epsilons) * len(terms) * seeds)

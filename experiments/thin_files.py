@@ -176,7 +176,7 @@ def run_thin_files(setting: Setting) -> ThinFiles:
     """Makes nations, trains, and scores thin files."""
     people, books, seeds, rounds = PEOPLE, BOOKS, SEEDS, ROUNDS
     if setting.quick:
-        people, books, seeds, rounds = 12_000, (2_000,), 2, 1
+        people, books, seeds, rounds = 12_000, (2_000,), 1, 1
     of_nation = 1 + len(COMMON_EPSILONS) + len(books) * (1 + 2 * len(EPSILONS))
     setting.expect(seeds * of_nation)
     return ThinFiles(

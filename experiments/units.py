@@ -340,7 +340,7 @@ def run_units(setting: Setting) -> Units:
     """Computes every unit and measures at the door."""
     modes: tuple[str, ...] = (*MODES, "institutions")
     if setting.quick:
-        modes = tuple(kind for kind in modes if kind != "sampled")
+        modes = ("card", "local card", "institution", "institutions")
     questions = (Question.BINS, Question.STEP, Question.GRADIENT)
     tries = 5 if setting.quick else TRIES
     setting.expect(len(modes) + len(questions) + 1)

@@ -199,7 +199,7 @@ def run_utility(setting: Setting) -> Utility:
     of_institutions: tuple[float, ...] = OF_INSTITUTIONS
     seeds, many, split = SEEDS, MANY, 0
     if setting.quick:
-        sets, epsilons, of_institutions, seeds, many = (TAIWAN,), (1.0,), (8.0,), 2, MANY[:20]
+        sets, epsilons, of_institutions, seeds, many = (TAIWAN,), (1.0,), (8.0,), 1, MANY[:12]
     cells = seeds * (7 * len(epsilons) + len(of_institutions))
     setting.expect(len(sets) * (cells + 1 + (0 if setting.quick else choosing_steps())))
     found = []
@@ -291,7 +291,7 @@ def network(schema: Schema, clip: float, *, hidden: tuple[int, ...], rate: float
 
 def _of_persons(data: Divided, epsilons: tuple[float, ...], *, quick: bool) -> Iterator[Terms]:
     clip = CLIPS[data.dataset.name]
-    rounds = 3 if quick else None
+    rounds = 1 if quick else None
     for epsilon in epsilons:
         deep = network(data.schema, clip, hidden=HIDDEN, rate=0.03)
         for mode, model, usual in (

@@ -28,8 +28,8 @@ from federation.privacy.ledger_entries import (
 from federation.privacy.ledger_rules import Limits
 from federation.privacy.units import BudgetUnits, Population, Price
 
-LEDGERS = 5
-LIVES = 26  # of each ledger; every life verifies all that the lives before it wrote
+LEDGERS = 13
+LIVES = 10  # of each ledger; every life verifies all that the lives before it wrote
 KILLED_WHILE_OPENING = 10  # one life in ten; all others are killed while they write
 LONGEST_LIFE_SECONDS = 0.012
 LIMITS = Limits(lifetime=BudgetUnits(2**60), yearly=BudgetUnits(2**60))

@@ -74,13 +74,26 @@ def works(*numbers):
 @pytest.mark.slow
 def test_work_on_all_cores_that_fails_keeps_what_is_done(directory):
     cache = Cache(directory / "cache")
-    setting = Setting(name="roots", quick=True, cache=cache)
+    setting = Setting(name="roots", quick=False, cache=cache)
     with setting, pytest.raises(ValueError, match="math domain"):
         setting.steps(float, works(1, 4, 9, -1))
     assert [cache.recall({"of": number}, float) for number in (1, 4, 9)] == [1.0, 2.0, 3.0]
-    again = Setting(name="roots", quick=True, cache=cache)
+    again = Setting(name="roots", quick=False, cache=cache)
     with again:
         assert again.steps(float, works(9, 4, 1, 16)) == [3.0, 2.0, 1.0, 4.0]
+
+
+def test_a_small_version_starts_no_process_and_keeps_what_is_done(directory, monkeypatch):
+    monkeypatch.setattr(experiment, "ProcessPoolExecutor", None)
+    cache = Cache(directory / "cache")
+    with (
+        Setting(name="roots", quick=True, cache=cache) as setting,
+        pytest.raises(ValueError, match="math domain"),
+    ):
+        setting.steps(float, works(1, -1, 4))
+    assert cache.recall({"of": 1}, float) == 1.0
+    with Setting(name="roots", quick=True, cache=cache) as again:
+        assert again.steps(float, works(4, 1)) == [2.0, 1.0]
 
 
 def test_a_result_says_how_it_came_about(directory):
