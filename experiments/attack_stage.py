@@ -23,13 +23,12 @@ from numpy.typing import NDArray
 
 from clients.institution import Institution
 from clients.ledger import Ledger
-from clients.policy import Peers, Policy
 from clients.records import Records
 from clients.snapshot import take_snapshot
 from experiments.datasets import TAIWAN, locate
 from experiments.division import schema_of
 from experiments.entropy import SeededEntropy
-from experiments.trial import DELTA, deal
+from experiments.trial import DELTA, deal, policy_for
 from federation import canonical, door
 from federation.asking import OPEN_LABEL, Asking, asking
 from federation.canonical import public_key_of
@@ -47,7 +46,7 @@ from federation.messages import (
     decode_reply,
     encode,
 )
-from federation.plan import MOST_ROUNDS, Plan, plan_toml
+from federation.plan import Plan, plan_toml
 from federation.query import BoundedSum
 from federation.schema import Schema
 from federation.secure_aggregation.opening import Collected
@@ -279,28 +278,6 @@ def _institution(
     )
     found.prepare()
     return found
-
-
-def policy_for(plan: Plan) -> Policy:
-    """Returns a policy that allows a plan, once."""
-    epsilon = plan.privacy.epsilon
-    return Policy(
-        coordinator=plan.coordinator,
-        approved_peers=Peers.ROSTER,
-        purposes=(plan.purpose,),
-        modes=(plan.mode_name,),
-        least_participants=3,
-        least_quorum=plan.participation.quorum,
-        least_threshold=3,
-        least_colluders=1,
-        least_audited_share=0.0,
-        longest_validity_days=3650,
-        rounds_per_hour=MOST_ROUNDS,
-        delta=DELTA,
-        epsilon_per_plan=epsilon,
-        epsilon_per_year=epsilon,
-        epsilon_lifetime=epsilon,
-    )
 
 
 def _joined(

@@ -20,13 +20,12 @@ from clients.configuration import Configuration
 from clients.home import train_at_home
 from clients.institution import Institution
 from clients.snapshot import take_snapshot
-from experiments.attack_stage import policy_for
 from experiments.datasets import TAIWAN
 from experiments.division import INSTITUTIONS, divided
 from experiments.entropy import SeededEntropy
 from experiments.plain import plain_sums
 from experiments.poison import Poisoner, false_table, with_plain_steps, without_cap, without_clip
-from experiments.trial import DELTA, People, deal
+from experiments.trial import DELTA, People, deal, policy_for
 from experiments.utility import CLIPS, network
 from federation.canonical import public_key_of
 from federation.errors import ProtocolError

@@ -181,25 +181,7 @@ def train(federation: Federation, terms: Terms, noise_seed: int) -> Trained:
 def released(federation: Federation, terms: Terms, noise_seed: int) -> Simulation:
     """Runs a whole training of any model and returns what came of it."""
     plan = plan_of(federation, terms).signed(_KEY)
-    # An institution's epsilon is promised there, and a person's, which is larger, is charged.
-    limit = LARGEST_EPSILON if isinstance(terms.mode, Institution) else terms.epsilon
-    policy = Policy(
-        coordinator=plan.coordinator,
-        approved_peers=Peers.ROSTER,
-        purposes=(_PURPOSE,),
-        modes=(plan.mode_name,),
-        least_participants=3,
-        least_quorum=plan.participation.quorum,
-        least_threshold=3,
-        least_colluders=1,
-        least_audited_share=0.0,
-        longest_validity_days=3650,
-        rounds_per_hour=MOST_ROUNDS,
-        delta=DELTA,
-        epsilon_per_plan=limit,
-        epsilon_per_year=limit,
-        epsilon_lifetime=limit,
-    )
+    policy = policy_for(plan)
     members = tuple(
         Configuration(
             id=name,
@@ -224,6 +206,30 @@ def released(federation: Federation, terms: Terms, noise_seed: int) -> Simulatio
             noise_entropy=entropy,
             plain=plain_sums(entropy),
         )
+
+
+def policy_for(plan: Plan) -> Policy:
+    """Returns a policy that allows a plan, once."""
+    # An institution's epsilon is promised there, and a person's, which is larger, is charged.
+    in_institutions = isinstance(plan.mode, Institution)
+    limit = LARGEST_EPSILON if in_institutions else plan.privacy.epsilon
+    return Policy(
+        coordinator=plan.coordinator,
+        approved_peers=Peers.ROSTER,
+        purposes=(plan.purpose,),
+        modes=(plan.mode_name,),
+        least_participants=3,
+        least_quorum=plan.participation.quorum,
+        least_threshold=3,
+        least_colluders=1,
+        least_audited_share=0.0,
+        longest_validity_days=3650,
+        rounds_per_hour=MOST_ROUNDS,
+        delta=DELTA,
+        epsilon_per_plan=limit,
+        epsilon_per_year=limit,
+        epsilon_lifetime=limit,
+    )
 
 
 def train_alone(schema: Schema, table: Path, not_held: tuple[str, ...] = ()) -> AdditiveCard:

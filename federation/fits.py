@@ -8,13 +8,7 @@ from numpy.typing import NDArray
 
 from federation.errors import ConfigurationError
 from federation.grid import FeatureGrid, Role
-from federation.learning import (
-    Institution,
-    Joint,
-    Local,
-    NetworkModel,
-    ServerOptimiser,
-)
+from federation.learning import Institution, Joint, Local, NetworkModel, ServerOptimiser
 from federation.messages import Model
 from federation.model.binning import evidence
 from federation.model.card_fit import CardFit

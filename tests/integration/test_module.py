@@ -83,7 +83,7 @@ learning_rate = 1.0
 """
 TRAINING = """
 [mode]
-{mode}
+type = "joint"
 [model]
 type = "network"
 hidden = []
@@ -119,23 +119,22 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("bank_networks", None)
 
 
-def asked(schema: Schema, mode: str = 'type = "joint"', module: str = "deep") -> NetworkModel:
-    _, model = load_training(TRAINING.format(mode=mode, module=module), schema)
+def asked(schema: Schema, module: str = "deep") -> NetworkModel:
+    _, model = load_training(TRAINING.format(module=module), schema)
     assert isinstance(model, NetworkModel)
     return model
 
 
-def trained_with(directory: Path, mode: Joint | Local, **changes: Any) -> Federation:
+def trained_with(directory: Path, mode: Joint | Local, module: str = "deep") -> Federation:
     return federation(
         directory,
         institutions=3,
         people=60,
         mode=mode,
-        model=asked(small_schema()),
+        model=asked(small_schema(), module=module),
         spare_attempts=0,
         epsilon=50.0,
         policy={"modes": tuple(Mode)},
-        **changes,
     )
 
 
@@ -197,13 +196,7 @@ def test_an_institution_without_the_plans_module_refuses_before_it_reserves(
 
 
 def test_a_module_that_mixes_people_is_refused(tmp_path: Path, package: Path) -> None:
-    made = federation(
-        tmp_path,
-        institutions=3,
-        people=60,
-        model=asked(small_schema(), module="mixing"),
-        spare_attempts=0,
-    )
+    made = trained_with(tmp_path, Joint(), module="mixing")
     with pytest.raises(ProtocolError, match="0 of 3"):
         made.run(out="run")
 
@@ -217,13 +210,7 @@ def test_a_coordinator_without_the_module_begins_nothing(tmp_path: Path, package
 
 @pytest.mark.usefixtures("package")
 def test_a_coordinator_that_could_not_explain_scores_begins_nothing(tmp_path: Path) -> None:
-    made = federation(
-        tmp_path,
-        institutions=3,
-        people=60,
-        model=asked(small_schema(), module="overwriting"),
-        spare_attempts=0,
-    )
+    made = trained_with(tmp_path, Joint(), module="overwriting")
     with pytest.raises(ConfigurationError, match="failed to explain"):
         made.run(out="run")
 
