@@ -85,7 +85,7 @@ def digest_of_module(name: str) -> str:
     that a new heading does not throw results away.
 
     Args:
-        name: as in an import, say "experiments.membership_crowd".
+        name: as in an import, say "experiments.audit.membership_crowd".
     """
     return digest_of_imports(name, _PACKAGES)
 

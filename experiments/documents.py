@@ -12,11 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from experiments import tables, utility_tables
-from experiments.catalogue import BANKS, EXPERIMENTS, NATION, UTILITY, questions
+from experiments.catalogue import EXPERIMENTS, questions
 from experiments.demo_figures import NAME as DEMO
 from experiments.demo_figures import DemoFigures, Estimate
 from experiments.experiment import Experiment, read_result
+from experiments.quality import bank_report, utility_tables
+from experiments.quality.catalogue import BANKS, NATION, UTILITY
 from federation.errors import ConfigurationError
 
 ROOT: Final = Path(__file__).parent.parent
@@ -64,7 +65,7 @@ def demo_block() -> str:
 
 def negatives_block() -> str:
     """Returns where a national card does not help."""
-    return tables.negatives(BANKS.load(), NATION.load(), utility_tables.behind(UTILITY.load()))
+    return bank_report.negatives(BANKS.load(), NATION.load(), utility_tables.behind(UTILITY.load()))
 
 
 def _with_reach(estimate: Estimate) -> str:

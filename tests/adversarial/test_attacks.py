@@ -11,17 +11,23 @@ import pyarrow as pa
 import pytest
 
 from clients.taking import Taking
-from experiments.attack_stage import NAMES, staged
-from experiments.differencing import forgetful, plain_card, twice
-from experiments.different_models import MODELS, shown, single_out, unbound
+from experiments.attacks.attack_stage import NAMES, staged
+from experiments.attacks.differencing import forgetful, plain_card, twice
+from experiments.attacks.different_models import MODELS, shown, single_out, unbound
+from experiments.attacks.inversion import layout_of, likeliest, noised_answer
+from experiments.attacks.poison import Poisoner, false_table, without_cap, without_clip
+from experiments.attacks.poisoned_training import trained
+from experiments.attacks.taken_apart import share_right, taken_apart
+from experiments.audit.membership import (
+    CANARIES,
+    NETWORK_JOINT,
+    PEOPLE_EACH,
+    SCORECARD_JOINT,
+    kinds,
+)
+from experiments.audit.membership_crowd import NAMES as BANKS
+from experiments.audit.membership_crowd import Crowd, contribution, vectors
 from experiments.entropy import SeededEntropy
-from experiments.inversion import layout_of, likeliest, noised_answer
-from experiments.membership import CANARIES, NETWORK_JOINT, PEOPLE_EACH, SCORECARD_JOINT, kinds
-from experiments.membership_crowd import NAMES as BANKS
-from experiments.membership_crowd import Crowd, contribution, vectors
-from experiments.poison import Poisoner, false_table, without_cap, without_clip
-from experiments.poisoned_training import trained
-from experiments.taken_apart import share_right, taken_apart
 from experiments.trial import People
 from federation import door
 from federation.asking import sum_for

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from dp_accounting.rdp import RdpAccountant
 
-from experiments import accountants
-from experiments.accountants import (
+from experiments.budget import accountants
+from experiments.budget.accountants import (
     ACCOUNTANTS,
     LEDGER,
     LIMIT,
@@ -27,9 +27,9 @@ from experiments.accountants import (
     rho_of,
     tight_zcdp,
 )
-from experiments.accounting import Sum, merged
-from experiments.accounting_report import _allowed
-from experiments.priced_plans import DELTA, priced, trained_events, update_events
+from experiments.budget.accounting import Sum, merged
+from experiments.budget.accounting_report import _allowed
+from experiments.budget.priced_plans import DELTA, priced, trained_events, update_events
 from federation.privacy.events import GaussianEvents
 from federation.privacy.sampled import SampledEvents
 

@@ -5,13 +5,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from experiments.advice import QUANTILES, Advised, fit
-from experiments.advice_cases import Case, Crowd, synthetic_crowd
-from experiments.advice_report import cells_of
-from experiments.catalogue import ADVICE
+from experiments.budget.advice import QUANTILES, Advised, fit
+from experiments.budget.advice_cases import Case, Crowd, synthetic_crowd
+from experiments.budget.advice_report import cells_of
+from experiments.budget.catalogue import ADVICE
 from experiments.datasets import TAIWAN
 from experiments.division import schema_of
-from experiments.thin_files import auc_against
+from experiments.quality.thin_files import auc_against
 from experiments.trial import people_of, train_alone
 from fedscore.advice import Wish, draft_of
 from fedscore.advice_law import law

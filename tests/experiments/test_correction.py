@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from experiments.correction import correction
+from experiments.quality.correction import correction
 from experiments.trial import people_of, train_alone
 from federation.model.exact_auc import auc_of
 from federation.model.scorecard import AdditiveCard

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from dp_accounting.pld import privacy_loss_distribution
 
-from experiments.curators import (
+from experiments.experiment import Work
+from experiments.quality.curators import (
     Perturbed,
     Sampled,
     Sides,
@@ -16,10 +17,9 @@ from experiments.curators import (
     public_shape,
     sampled_work,
 )
-from experiments.experiment import Work
+from experiments.quality.utility import Cell, Method
+from experiments.quality.utility_tables import difference, of_test_people
 from experiments.trial import DELTA, People
-from experiments.utility import Cell, Method
-from experiments.utility_tables import difference, of_test_people
 from federation.errors import PrivacyError
 from federation.grid import NOT_HELD
 from federation.model.network import inputs, start
@@ -38,7 +38,7 @@ def schema():
 @pytest.fixture
 def models():
     """Imports torch, Opacus and diffprivlib, which takes seconds."""
-    from experiments import curator_models
+    from experiments.quality import curator_models
 
     return curator_models
 

@@ -4,10 +4,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from experiments.dropouts import Cell, Once, share_ended
-from experiments.dropouts_report import bears_one_more
-from experiments.losing import Choice, Loss, plan_for, train_losing
-from experiments.quorums import cheapest, cost_of, course_of, opens
+from experiments.budget.dropouts import Cell, Once, share_ended
+from experiments.budget.dropouts_report import bears_one_more
+from experiments.budget.losing import Choice, Loss, plan_for, train_losing
+from experiments.budget.quorums import cheapest, cost_of, course_of, opens
 from tests.federations import small_schema, small_table
 
 CHOICE = Choice(institutions=5, quorum=4, colluders=1, spare_attempts=2)

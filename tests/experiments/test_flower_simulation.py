@@ -5,12 +5,12 @@ import pytest
 from flwr.app import Context, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from experiments import flower_simulation
+from experiments.audit.membership_crowd import SCHEMA as SCHEMA_TOML
+from experiments.audit.membership_crowd import Crowd, contribution, plan_for
 from experiments.cache import Cache
 from experiments.experiment import Setting
-from experiments.flower_peer import PLAN, SCHEMA, Server, client
-from experiments.membership_crowd import SCHEMA as SCHEMA_TOML
-from experiments.membership_crowd import Crowd, contribution, plan_for
+from experiments.speed import flower_simulation
+from experiments.speed.flower_peer import PLAN, SCHEMA, Server, client
 from federation import door
 from federation.asking import sum_for
 from federation.errors import ConfigurationError

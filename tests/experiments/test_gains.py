@@ -2,10 +2,10 @@
 
 import pytest
 
-from experiments import gain_report
-from experiments.bank_results import gain_of
-from experiments.catalogue import BANKS, GAINS
-from experiments.gains import BOTH, INSTITUTIONS, THIN, TWO, gains_of_nation
+from experiments.quality import gain_report
+from experiments.quality.bank_results import gain_of
+from experiments.quality.catalogue import BANKS, GAINS
+from experiments.quality.gains import BOTH, INSTITUTIONS, THIN, TWO, gains_of_nation
 
 
 def test_thirds_hold_every_real_institution_once_and_have_its_gain():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from experiments.growth import Point, fitted
+from experiments.speed.growth import Point, fitted
 from federation.errors import ConfigurationError
 
 SIZES = (10**4, 10**5, 10**6, 10**7)

@@ -1,10 +1,10 @@
 import pytest
 
-from experiments import mask_peers, mask_report
 from experiments.cache import Cache
 from experiments.experiment import Setting
-from experiments.mask_rounds import begun, run_round
-from experiments.masks import run_masks
+from experiments.speed import mask_peers, mask_report
+from experiments.speed.mask_rounds import begun, run_round
+from experiments.speed.masks import run_masks
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import pytest
 from clients.snapshot import take_snapshot
 from experiments.division import SCHEMAS
 from experiments.nation import BEHAVIOUR, BLOCK, COMMON, REPAYMENT, nation
-from experiments.thin_files import auc_against, carried, scoring
+from experiments.quality.thin_files import auc_against, carried, scoring
 from experiments.trial import people_of, train_alone
 from federation.population import Split
 from federation.schema import load_schema

@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from experiments import peers
+from experiments.quality import peers
 from federation.schema import load_schema
 
 SCHEMA = """

@@ -2,12 +2,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from experiments import tables
-from experiments.bank_results import Gain
-from experiments.comparison import Row, Set
-from experiments.confirmation import Confirmation, differences
 from experiments.division import Score, reach
 from experiments.loans import features_of, institutions_of, synthetic_loans
+from experiments.quality import comparison_report
+from experiments.quality.bank_results import Gain
+from experiments.quality.comparison import Row, Set
+from experiments.quality.confirmation import Confirmation, differences
+from experiments.tables import markdown
 
 
 def of_split(split, ours, theirs):
@@ -41,8 +42,8 @@ def test_a_difference_is_paired_by_split():
     assert one.reach == pytest.approx(
         12.706 * 0.025 * (1 + 2 / 3) ** 0.5, rel=1e-3
     )  # one degree of freedom
-    assert "+0.0750" in tables.confirmation(found)
-    assert "cccccccccccc" in tables.confirmation(found)
+    assert "+0.0750" in comparison_report.confirmation(found)
+    assert "cccccccccccc" in comparison_report.confirmation(found)
 
 
 def test_the_interval_of_a_mean_is_students():
@@ -79,4 +80,4 @@ def test_a_bank_makes_its_features_of_its_own_row():
 
 
 def test_a_table_is_markdown():
-    assert tables.markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | ---: |\n| 1 | 2 |"
+    assert markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | ---: |\n| 1 | 2 |"

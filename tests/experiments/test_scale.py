@@ -2,10 +2,10 @@ import resource
 
 import pytest
 
-from experiments.alone import alone, here
-from experiments.growth import Expected, Point, fitted
-from experiments.scale_nation import added, of_repeats, ranged, times
-from experiments.scale_parts import benched, noise_of
+from experiments.speed.alone import alone, here
+from experiments.speed.growth import Expected, Point, fitted
+from experiments.speed.scale_nation import added, of_repeats, ranged, times
+from experiments.speed.scale_parts import benched, noise_of
 from fedscore.bench import peak_bytes
 
 

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from experiments import units
-from experiments.accountants import generic, group_delta
-from experiments.priced_plans import DELTA, priced
-from experiments.unit_sums import Asked, at_institutions, of_a_record, of_a_row, row_bound
-from experiments.units import (
+from experiments.budget import units
+from experiments.budget.accountants import generic, group_delta
+from experiments.budget.priced_plans import DELTA, priced
+from experiments.budget.unit_sums import Asked, at_institutions, of_a_record, of_a_row, row_bound
+from experiments.budget.units import (
     INSTITUTIONS,
     ROWS,
     across,

@@ -1,13 +1,13 @@
 """Each way to break the noise has a test with a name that catches it and spares the product.
 
-The tests, their levels and the builds are those of `experiments.broken_builds`, which prints the
-counts. Seeds are fixed: on these nothing fails by chance.
+The tests, their levels and the builds are those of `experiments.audit.broken_builds`, which prints
+the counts. Seeds are fixed: on these nothing fails by chance.
 """
 
 import numpy as np
 import pytest
 
-from experiments.broken_builds import (
+from experiments.audit.broken_builds import (
     BROKEN_RUNS,
     BUILDS,
     FIRST_REAL_SEED,
@@ -18,8 +18,8 @@ from experiments.broken_builds import (
     judged,
     run,
 )
-from experiments.detections import Detected, check_one_person, draws_needed
-from experiments.opened_sums import CELLS, INSTITUTIONS, QUERIES, people_for
+from experiments.audit.detections import Detected, check_one_person, draws_needed
+from experiments.audit.opened_sums import CELLS, INSTITUTIONS, QUERIES, people_for
 from federation import door
 from federation.query import Question
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from experiments.lira import (
+from experiments.attacks.lira import (
     EPSILONS,
     FALSE_POSITIVES,
     MODELS,
@@ -22,8 +22,8 @@ from experiments.lira import (
     town,
     true_positives,
 )
-from experiments.lira_report import allowed, allowed_by_epsilon
-from experiments.membership_crowd import noise_times
+from experiments.attacks.lira_report import allowed, allowed_by_epsilon
+from experiments.audit.membership_crowd import noise_times
 from federation.pricing import price_of
 
 TRAININGS = 30

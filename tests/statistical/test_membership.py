@@ -1,9 +1,10 @@
 """Who took part can be told from a build without noise, and cannot from the product.
 
-The audit of one run: right guesses about canaries refute an epsilon (`experiments.one_run_audit`,
-tested in `test_one_run_audit.py`). Rates: with confidence 95 % a build that keeps its promise is
-accused in at most one seed of twenty; seeds are fixed. At epsilon 1 the product's noise lets 55 of
-100 guesses be right and an accusation needs more than 100 of 128: chance below 1e-6 a seed.
+The audit of one run: right guesses about canaries refute an epsilon
+(`experiments.audit.one_run_audit`, tested in `test_one_run_audit.py`). Rates: with confidence 95 %
+a build that keeps its promise is accused in at most one seed of twenty; seeds are fixed. At epsilon
+1 the product's noise lets 55 of 100 guesses be right and an accusation needs more than 100 of 128:
+chance below 1e-6 a seed.
 """
 
 import math
@@ -14,10 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from clients.configuration import Configuration
-from experiments import membership_report
-from experiments.canaries import Opened, estimates, right_guesses
-from experiments.entropy import SeededEntropy
-from experiments.membership import (
+from experiments.audit import membership_report
+from experiments.audit.canaries import Opened, estimates, right_guesses
+from experiments.audit.membership import (
     CANARIES,
     NETWORK_JOINT,
     PEOPLE_EACH,
@@ -30,7 +30,7 @@ from experiments.membership import (
     bounds_of,
     kinds,
 )
-from experiments.membership_crowd import (
+from experiments.audit.membership_crowd import (
     KEY,
     NAMES,
     Crowd,
@@ -39,7 +39,8 @@ from experiments.membership_crowd import (
     vectors,
     watched_training,
 )
-from experiments.one_run_audit import least_epsilon
+from experiments.audit.one_run_audit import least_epsilon
+from experiments.entropy import SeededEntropy
 from federation import door
 from federation.asking import sum_for
 from federation.fits import Fit

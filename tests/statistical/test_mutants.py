@@ -20,7 +20,7 @@ import pytest
 from clients.blocks import Block
 from clients.ledger import Head, Ledger
 from clients.snapshot import Snapshot
-from experiments.detections import Draws, check_national_noise
+from experiments.audit.detections import Draws, check_national_noise
 from experiments.entropy import SeededEntropy
 from federation import door, pricing
 from federation.course import Course

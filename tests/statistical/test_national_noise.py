@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from experiments.detections import (
+from experiments.audit.detections import (
     Detected,
     check_kurtosis,
     check_lattice,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from experiments.one_run_audit import (
+from experiments.audit.one_run_audit import (
     least_epsilon,
     least_mu,
     least_mu_of_runs,

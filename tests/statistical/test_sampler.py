@@ -11,7 +11,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from experiments.detections import (
+from experiments.audit.detections import (
     FALSE_ALARM,
     MISS,
     Detected,

@@ -1,0 +1,1 @@
+"""Experiments: whether the noise is what it is said to be."""

@@ -1,0 +1,1 @@
+"""Experiments: what an epsilon means, what is paid for what, and how to plan it."""

@@ -1,0 +1,1 @@
+"""Experiments: what a score is worth, and who gains."""

@@ -1,0 +1,283 @@
+"""What `run masks` found, as a sentence, tables and a plot."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from matplotlib.figure import Figure
+
+from experiments.speed.mask_peers import FlowerOpening
+from experiments.speed.mask_rounds import Round
+from experiments.speed.masks import MaskCosts
+from experiments.tables import markdown
+from federation.secure_aggregation.words import WORD_BITS
+
+_COLORS: Final = {32: "#0b6e99", 64: "#4aa3c7"}
+_MARKERS: Final = {32: "o", 64: "s"}
+_PEER: Final = "#c2552d"
+_GREY: Final = "#777777"
+_NOTHING: Final = "-"
+
+
+def answer(found: MaskCosts) -> str:
+    """Returns the answer in one sentence."""
+    parts = []
+    ratios = [
+        one.flower.total / ours.total
+        for one in found.uploads
+        if one.flower is not None
+        for ours in one.ours
+    ]
+    if ratios:
+        opened = [_times(flower, ours) for flower, ours in _pairs(found)]
+        parts.append(
+            f"an upload takes {min(ratios):.1f} to {max(ratios):.0f} times less CPU than with "
+            f"Flower's SecAgg+, opening a total at least {min(opened):,.0f} times less"
+        )
+    limits = [ours.limit / ours.total for one in found.uploads for ours in one.ours]
+    parts.append(
+        f"an upload takes {1 / max(limits):.1f} to {1 / min(limits):.1f} times what AES-CTR and "
+        "addition alone take"
+    )
+    masks, notes = _shares(found)
+    parts.append(f"masks are {masks:.0%} of the demo's CPU time, notes on disk {notes:.0%}")
+    return "; ".join(parts) + _missing(found)
+
+
+def uploads(found: MaskCosts) -> str:
+    """Returns CPU milliseconds of one institution's upload, ours and Flower's."""
+    heads = ["numbers", "institutions", "word", "limit", "masks", "all of the upload"]
+    heads += ["Flower", "of it masks", "Flower / ours", "limit / masks", "limit / upload"]
+    rows = [
+        [
+            f"{one.parameters:,}",
+            str(one.institutions),
+            f"{ours.bits} bits",
+            *(f"{value:.2f}" for value in (ours.limit, ours.mask, ours.total)),
+            *(
+                [_NOTHING] * 3
+                if one.flower is None
+                else [
+                    f"{one.flower.total:.1f}",
+                    f"{one.flower.mask:.1f}",
+                    f"{one.flower.total / ours.total:.1f}",
+                ]
+            ),
+            f"{ours.limit / ours.mask:.2f}",
+            f"{ours.limit / ours.total:.2f}",
+        ]
+        for one in found.uploads
+        for ours in one.ours
+    ]
+    return markdown(heads, rows) + _versions(found)
+
+
+def openings(found: MaskCosts) -> str:
+    """Returns CPU seconds of the coordinator for one total, ours and Flower's."""
+    heads = ["numbers", "word", "dropped", "opening", "checking shares", "Flower: adding"]
+    heads += ["rebuilding secrets", "unmasking", "Flower / opening", "Flower / both"]
+    flower = {(one.parameters, one.dropped): one for one in found.flower_openings}
+    rows = []
+    for one in found.openings:
+        peer = flower.get((one.parameters, one.dropped))
+        spent = one.coordinator.seconds
+        opening, checking = spent["opening"], spent["checking shares"]
+        rows.append(
+            [
+                f"{one.parameters:,}",
+                f"{one.bits} bits",
+                str(one.dropped),
+                f"{opening:.3f}",
+                f"{checking:.3f}",
+                *(
+                    [_NOTHING] * 5
+                    if peer is None
+                    else [
+                        f"{peer.add:.3f}",
+                        f"{peer.combine:.1f}",
+                        f"{peer.unmask:.3f}",
+                        f"{peer.total / opening:,.0f}",
+                        f"{peer.total / (opening + checking):,.0f}",
+                    ]
+                ),
+            ]
+        )
+    return markdown(heads, rows)
+
+
+def schemes(found: MaskCosts) -> str:
+    """Returns what a vector costs under masks and under CKKS."""
+    heads = ["numbers", "scheme", "upload, ms", "upload, MB", "server, ms an upload"]
+    heads += ["client afterwards, ms"]
+    sizes = dict.fromkeys(one.parameters for one in found.uploads)
+    rows = [row for parameters in sizes for row in _schemes(found, parameters)]
+    return markdown(heads, rows)
+
+
+def _schemes(found: MaskCosts, parameters: int) -> Iterable[list[str]]:
+    largest = [one for one in found.uploads if one.parameters == parameters][-1]
+    institutions = largest.institutions
+    rounds = {
+        one.bits: one for one in found.openings if one.parameters == parameters and not one.dropped
+    }
+    for ours in largest.ours:
+        of_round = rounds[ours.bits]
+        yield _scheme(
+            parameters,
+            f"masks, {ours.bits} bits, {institutions} institutions",
+            upload=ours.total,
+            nbytes=ours.nbytes,
+            server=1000 * sum(of_round.coordinator.seconds.values()) / institutions,
+            after=1000 * of_round.institution.seconds["survivors"],
+        )
+    opening = next(
+        (one for one in found.flower_openings if one.parameters == parameters and not one.dropped),
+        None,
+    )
+    if largest.flower is not None and opening is not None:
+        yield _scheme(
+            parameters,
+            f"Flower SecAgg+, {institutions} institutions",
+            upload=largest.flower.total,
+            nbytes=largest.flower.nbytes,
+            server=1000 * opening.total / institutions,
+            after=None,
+        )
+    for one in found.ckks:
+        if one.parameters == parameters:
+            yield _scheme(
+                parameters,
+                "CKKS as NVFlare, any number",
+                upload=one.encrypt,
+                nbytes=one.nbytes,
+                server=one.add,
+                after=one.decrypt,
+            )
+
+
+def _scheme(
+    parameters: int,
+    name: str,
+    *,
+    upload: float,
+    nbytes: int,
+    server: float,
+    after: float | None,
+) -> list[str]:
+    last = _NOTHING if after is None else f"{after:.1f}"
+    return [f"{parameters:,}", name, f"{upload:.1f}", f"{nbytes / 1e6:.2f}", f"{server:.1f}", last]
+
+
+def rounds(found: MaskCosts) -> str:
+    """Returns what whole rounds of a small sum cost each side."""
+    heads = ["institutions", "t", "dropped", "institution, ms", "of it upload", "kB sent"]
+    heads += ["kB received", "coordinator, s", "MB received", "MB sent"]
+    rows = [
+        [
+            str(one.institutions),
+            str(one.threshold),
+            str(one.dropped),
+            f"{1000 * sum(one.institution.seconds.values()):.1f}",
+            f"{1000 * one.institution.seconds['upload']:.1f}",
+            f"{sum(one.institution.sent.values()) / 1e3:.1f}",
+            f"{sum(one.institution.received.values()) / 1e3:.1f}",
+            f"{sum(one.coordinator.seconds.values()):.2f}",
+            f"{sum(one.coordinator.received.values()) / 1e6:.2f}",
+            f"{sum(one.coordinator.sent.values()) / 1e6:.2f}",
+        ]
+        for one in found.rounds
+    ]
+    sessions = "; ".join(
+        f"{one.institutions} institutions: {1000 * one.institution.seconds['session']:.0f} ms and "
+        f"{sum(one.institution.received.values()) / 1e3:.0f} kB received by each, "
+        f"{one.coordinator.seconds['session']:.2f} s at the coordinator"
+        for one in found.sessions
+    )
+    return f"{markdown(heads, rows)}\n\nA session, once: {sessions}."
+
+
+def demo(found: MaskCosts) -> str:
+    """Returns where the demo's time goes."""
+    one = found.demo
+    parts = {**one.parts, "all else": one.seconds - sum(one.parts.values())}
+    rows = [
+        [part, f"{1000 * seconds / one.questions:.1f}", f"{seconds / one.seconds:.1%}"]
+        for part, seconds in parts.items()
+    ]
+    rows.append(["everything", f"{1000 * one.seconds / one.questions:.1f}", "100.0%"])
+    return markdown(["part", "CPU ms a round, all parties", "share"], rows)
+
+
+def plot(found: MaskCosts) -> Figure:
+    """Uploads against the number of institutions; whole rounds against the same."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    largest = max(one.parameters for one in found.uploads)
+    shown = [one for one in found.uploads if one.parameters == largest]
+    counts = [one.institutions for one in shown]
+    for place, bits in enumerate(WORD_BITS):
+        ours = [one.ours[place] for one in shown]
+        color = _COLORS[bits]
+        look = {"color": color, "marker": _MARKERS[bits]}
+        left.plot(counts, [o.total for o in ours], **look, label=f"{bits} bits")
+        limits = [one.limit for one in ours]
+        label = f"AES-CTR and addition alone, {bits} bits"
+        left.plot(counts, limits, **look, fillstyle="none", linestyle=":", label=label)
+    flower = [one.flower.total for one in shown if one.flower is not None]
+    if flower:
+        left.plot(counts, flower, color=_PEER, marker="^", label="Flower SecAgg+")
+    for one in found.ckks:
+        if one.parameters == largest:
+            label = "CKKS as NVFlare"
+            left.axhline(one.encrypt, color=_GREY, linestyle="--", linewidth=1, label=label)
+    left.set_title(f"one upload of {largest:,} numbers")
+    left.set_ylabel("CPU ms")
+    for dropped, line in ((0, "-"), (1, "--")):
+        of_kind = [one for one in found.rounds if one.dropped == dropped]
+        sizes = [one.institutions for one in of_kind]
+        each = [1000 * sum(one.institution.seconds.values()) for one in of_kind]
+        all_of_it = [1000 * sum(one.coordinator.seconds.values()) for one in of_kind]
+        name = "one dropped" if dropped else "nobody dropped"
+        label = f"institution, {name}"
+        right.plot(sizes, each, color=_COLORS[32], linestyle=line, marker="o", label=label)
+        label = f"coordinator, {name}"
+        right.plot(sizes, all_of_it, color=_PEER, linestyle=line, marker="^", label=label)
+    right.set_title(f"one round of {found.rounds[0].parameters:,} numbers")
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel("institutions")
+        axes.legend(fontsize=8)
+    for axes, ticks in ((left, counts), (right, sizes)):
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
+    return figure
+
+
+def _pairs(found: MaskCosts) -> list[tuple[FlowerOpening, Round]]:
+    return [
+        (flower, ours)
+        for flower in found.flower_openings
+        for ours in found.openings
+        if (flower.parameters, flower.dropped) == (ours.parameters, ours.dropped)
+    ]
+
+
+def _times(flower: FlowerOpening, ours: Round) -> float:
+    spent = ours.coordinator.seconds
+    return flower.total / (spent["opening"] + spent["checking shares"])
+
+
+def _shares(found: MaskCosts) -> tuple[float, float]:
+    """Returns the shares of masks and of notes on disk in the demo's CPU time."""
+    parts = dict(found.demo.parts)
+    notes = parts.pop("notes on disk")
+    return sum(parts.values()) / found.demo.seconds, notes / found.demo.seconds
+
+
+def _missing(found: MaskCosts) -> str:
+    return f"; not installed, so not compared: {', '.join(found.missing)}" if found.missing else ""
+
+
+def _versions(found: MaskCosts) -> str:
+    peers = ", ".join(f"{name} {version}" for name, version in found.peers.items())
+    return f"\n\nPeers: {peers or 'none'}{_missing(found)}."
