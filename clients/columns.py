@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from clients.table_file import is_numeric, is_text
 from federation.errors import ConfigurationError, DataError
-from federation.grid import NOT_HELD, FeatureGrid, Kind, Role, Rule, code_quantities
+from federation.grid import NOT_HELD, FeatureGrid, Kind, Rule, code_quantities
 from federation.schema import Schema
 
 ROWS_NAMED: Final = 5
@@ -341,7 +341,7 @@ def check_not_held(schema: Schema, not_held: frozenset[str]) -> None:
             "Declared as not held, but neither a scored nor a protected feature of the schema: "
             f"{', '.join(sorted(unknown))}."
         )
-    if not any(grid.role is Role.SCORED and grid.name not in not_held for grid in schema.grids):
+    if not any(grid.name not in not_held for grid in schema.scored_grids):
         raise ConfigurationError("An institution must hold at least one scored feature.")
 
 

@@ -29,7 +29,7 @@ def train_at_home(schema: Schema, snapshot: Snapshot, scale: ScoreScale) -> Addi
     Raises:
         ConfigurationError: there are no trained people.
     """
-    grids = tuple(grid for grid in schema.grids if grid.role is Role.SCORED)
+    grids = schema.scored_grids
     columns = tuple(2 * len(grid.labels) for grid in grids)
     fit = CardFit.begin(
         grids=grids,

@@ -52,7 +52,7 @@ def step_contributions(
 
 def packing_of(schema: Schema, snapshot: Snapshot, card: AdditiveCard) -> Packing:
     """Returns how the card's bins are packed for the features that the snapshot has."""
-    scored = [grid.name for grid in schema.grids if grid.role is Role.SCORED]
+    scored = [grid.name for grid in schema.scored_grids]
     not_held = (place for place, name in enumerate(scored) if name in snapshot.not_held)
     return Packing.of(card, frozenset(not_held))
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,7 +21,7 @@ from experiments import prepare as preparing
 from experiments.cache import Cache
 from experiments.catalogue import EXPERIMENTS
 from experiments.datasets import DATASETS, VARIABLE, is_here
-from experiments.experiment import RESULTS
+from experiments.experiment import Experiment
 from experiments.report import PAGE, write_report
 from federation.errors import ConfigurationError, FedscoreError
 
@@ -31,10 +31,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 @app.command("list")
 def list_all() -> None:
     """Show experiments and data sets."""
-    shown = Table("name", "question", "minutes", "result", title="Experiments")
+    shown = Table("name", "question", "minutes it took", title="Experiments")
     for one in EXPERIMENTS.values():
-        there = "yes" if (RESULTS / f"{one.name}.json").exists() else "not yet"
-        shown.add_row(one.name, one.question, str(one.minutes), there)
+        shown.add_row(one.name, one.question, _took(one))
     Console().print(shown)
     sets = Table("name", "title", "here", "where a user gets it", "terms", title="Data sets")
     for data in DATASETS.values():
@@ -55,6 +54,7 @@ def run(
 
     Broken off and begun again, a run goes on where it stopped. Several experiments run one after
     the other, each in a process of its own; one that fails does not keep the others from running.
+    What may be looked at once only, --all runs if it has no result yet.
     """
     wanted = list(EXPERIMENTS) if everything else names or []
     unknown = [name for name in wanted if name not in EXPERIMENTS]
@@ -64,6 +64,11 @@ def run(
     if len(wanted) == 1:
         _run_here(wanted[0], quick=quick)
         return
+    if everything and not quick:
+        kept = [name for name in wanted if EXPERIMENTS[name].once and EXPERIMENTS[name].result()]
+        wanted = [name for name in wanted if name not in kept]
+        for name in kept:
+            print(f"== {name}: kept, as it may be looked at once only", flush=True)
     start, failed = time.perf_counter(), []
     for name in wanted:
         print(f"== {name}", flush=True)
@@ -92,6 +97,14 @@ def prepare(name: str, original: Path) -> None:
     if name not in DATASETS:
         raise ConfigurationError(f"No data set {name!r}. There are: {', '.join(DATASETS)}.")
     print(preparing.prepare(DATASETS[name], original))
+
+
+def _took(one: Experiment[Any]) -> str:
+    try:
+        result = one.result()
+    except ConfigurationError:
+        return "of another version: run it again"
+    return "not run yet" if result is None else result.minutes
 
 
 def _run_here(name: str, *, quick: bool) -> None:

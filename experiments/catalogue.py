@@ -1,5 +1,6 @@
 """All experiments, in the order in which they are best read."""
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from experiments.attacks import catalogue as attacks
@@ -18,12 +19,25 @@ EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
 def questions() -> str:
     """Returns a table of all experiments with their answers, for experiments/README.md."""
     rows = [
-        [one.question, f"`python -m experiments run {one.name}`", str(one.minutes), _answer(one)]
+        [one.question, f"`python -m experiments run {one.name}`", *_said(one)]
         for one in EXPERIMENTS.values()
     ]
-    return markdown(["question", "command", "minutes", "answer"], rows)
+    made = [result.made for one in EXPERIMENTS.values() if (result := one.result()) and result.made]
+    hours = sum(one.seconds for one in made) / 3600
+    cores = _span(one.cores for one in made)
+    return (
+        f"{markdown(['question', 'command', 'minutes', 'answer'], rows)}\n\nMinutes are of the run "
+        f"that made the result, on {cores} cores, without steps that were in the cache already; "
+        f'those of all together are {hours:.1f} hours. "?": older than this record.'
+    )
 
 
-def _answer(one: Experiment[Any]) -> str:
+def _span(values: Iterable[int]) -> str:
+    listed = sorted(set(values))
+    return " to ".join(map(str, dict.fromkeys((listed[0], listed[-1])))) if listed else "no"
+
+
+def _said(one: Experiment[Any]) -> tuple[str, str]:
+    """Returns the minutes that a result took, and its answer."""
     result = one.result()
-    return "not run yet" if result is None else str(one.answer(result.found))
+    return ("", "not run yet") if result is None else (result.minutes, one.answer(result.found))

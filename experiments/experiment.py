@@ -207,6 +207,11 @@ class Result(Generic[R]):
     made: Made | None
     found: R
 
+    @property
+    def minutes(self) -> str:
+        """Minutes of the run that made it, for people; "?" if it does not say."""
+        return "?" if self.made is None else f"{self.made.seconds / 60:.1f}"
+
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     made: Made | None
@@ -222,23 +227,23 @@ class Experiment(Generic[R]):
         question: for people.
         promise: what its epsilons mean: whose, at what delta, between which neighbours, against
             whom; NO_EPSILON if it shows none.
-        minutes: of a first run on two cores, roughly; later runs take it from the cache.
         kind: of the result.
         run: answers it.
         answer: one sentence, made from the result.
         tables: Markdown tables made from the result, by block name.
         plot: draws the result.
+        once: whether a second look would spoil it: `run --all` keeps a result that is there.
     """
 
     name: str
     question: str
     promise: str
-    minutes: int
     kind: type[R]
     run: Callable[[Setting], R]
     answer: Callable[[R], str]
     tables: Mapping[str, Callable[[R], str]]
     plot: Callable[[R], Figure]
+    once: bool = False
 
     def result(self) -> Result[R] | None:
         """Returns the committed result with its provenance, as `read_result` does."""

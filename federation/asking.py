@@ -242,7 +242,7 @@ def require_shape(asked: NetworkModel, schema: Schema, network: Network) -> None
         ConfigurationError: it has others, or more parameters than the plan prices.
     """
     shape = network.shape
-    grids = tuple(grid for grid in schema.grids if grid.role is Role.SCORED)
+    grids = schema.scored_grids
     shape.require_grids(grids)
     if shape.inputs < 1:
         raise ConfigurationError("This network has no inputs: nobody could bring anything to it.")

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import ConfigurationError
-from federation.grid import FeatureGrid, Role
+from federation.grid import FeatureGrid
 from federation.learning import Institution, Joint, Local, NetworkModel, ServerOptimiser
 from federation.messages import Model
 from federation.model.binning import evidence
@@ -66,7 +66,7 @@ class Fit:
             raise ConfigurationError(
                 "A training begins with counts of people if its plan asks them."
             )
-        grids = tuple(grid for grid in schema.grids if grid.role is Role.SCORED)
+        grids = schema.scored_grids
         if counts is None:
             public = _network_fit(plan, _public_start(plan, grids))
             return Fit(plan=plan, counts=None, settings=None, model=public)
@@ -128,7 +128,7 @@ class Fit:
         """
         if self.counts is not None:
             return self.counts
-        return np.ones(sum(2 * len(one.labels) for one in schema.grids if one.role is Role.SCORED))
+        return np.ones(sum(2 * len(one.labels) for one in schema.scored_grids))
 
     def finished(self) -> Model:
         """Returns the trained model: a card in points, or a network."""
@@ -221,7 +221,7 @@ def public_shape(model: NetworkModel, grids: tuple[FeatureGrid, ...]) -> Shape:
 
 def public_network(model: NetworkModel, schema: Schema) -> Network:
     """Returns a network of a plan's model over public bins, all of its parameters 0."""
-    scored = tuple(grid for grid in schema.grids if grid.role is Role.SCORED)
+    scored = schema.scored_grids
     shape = public_shape(model, scored)
     return Network.of(shape, np.zeros(shape.parameters))
 

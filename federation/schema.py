@@ -156,6 +156,11 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """The grids of all features that are not ignored, in the order of the schema."""
         return tuple(grid_of(feature) for feature in self.features if feature.role != Role.IGNORED)
 
+    @cached_property
+    def scored_grids(self) -> tuple[FeatureGrid, ...]:
+        """The grids of the scored features, in the order of the schema."""
+        return tuple(self.grids[place] for place in self.places(Role.SCORED))
+
     def places(self, role: Role) -> list[int]:
         """Returns the positions in `grids` of the features of a role."""
         return [place for place, grid in enumerate(self.grids) if grid.role is role]

@@ -20,7 +20,6 @@ import msgspec
 
 from federation.errors import ConfigurationError
 from federation.fits import public_network
-from federation.grid import Role
 from federation.learning import Institution, Joint, Local, NetworkModel, ScorecardModel
 from federation.model.network import Activation
 from federation.schema import Schema
@@ -76,7 +75,7 @@ def _with_module(model: NetworkModel, schema: Schema, name: str) -> NetworkModel
 
 
 def _most_parameters(schema: Schema, hidden: tuple[int, ...]) -> int:
-    scored = [grid for grid in schema.grids if grid.role is Role.SCORED]
+    scored = schema.scored_grids
     inputs = sum(len(grid.labels) + (grid.ordered_cells > 0) for grid in scored)
     widths = (inputs, *hidden)
     layers = sum((before + 1) * width for before, width in zip(widths, hidden, strict=False))

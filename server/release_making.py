@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from federation.errors import ConfigurationError
 from federation.fits import Fit
-from federation.grid import FeatureGrid, Kind, Role
+from federation.grid import FeatureGrid, Kind
 from federation.model.attributions import population_mean
 from federation.model.binning import evidence
 from federation.model.fitting import FitSettings
@@ -52,7 +52,7 @@ def make_release(
     report = report_of(plan, schema, histogram, histogram_stddev)
     statement = statement_of(plan, schema, price)
     if isinstance(model, AdditiveCard) and fit.settings is not None:
-        grids = tuple(grid for grid in schema.grids if grid.role is Role.SCORED)
+        grids = schema.scored_grids
         return with_parity(
             Release(
                 format=FORMAT,

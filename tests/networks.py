@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from hypothesis import strategies as st
 
-from federation.grid import FeatureGrid, Role
+from federation.grid import FeatureGrid
 from federation.learning import (
     Institution,
     Joint,
@@ -69,7 +69,7 @@ def plain_network(schema: Schema, hidden: tuple[int, ...] = HIDDEN) -> Network:
         schema: whose scored features it has.
         hidden: widths.
     """
-    grids = [grid for grid in schema.grids if grid.role is Role.SCORED]
+    grids = schema.scored_grids
     shape = Shape(
         bin_of_cell=tuple(tuple(range(len(grid.labels))) for grid in grids),
         ordered_cells=tuple(grid.ordered_cells for grid in grids),
@@ -144,7 +144,7 @@ def public_bins(grid: FeatureGrid) -> tuple[int, ...]:
 
 def network_release(plan: Plan, schema: Schema, **changes: Any) -> NetworkRelease:
     """An unsigned release of a network that nobody trained."""
-    grids = tuple(grid for grid in schema.grids if grid.role is Role.SCORED)
+    grids = schema.scored_grids
     shape = Shape(
         bin_of_cell=tuple(public_bins(grid) for grid in grids),
         ordered_cells=tuple(grid.ordered_cells for grid in grids),

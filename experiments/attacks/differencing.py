@@ -38,7 +38,6 @@ from experiments.datasets import TAIWAN
 from experiments.division import reach, schema_of
 from experiments.experiment import PERSON, Setting, Work
 from experiments.tables import markdown
-from federation.grid import Role
 from federation.messages import Open, Refuse, Reply
 from federation.model.scorecard import AdditiveCard
 from federation.pricing import price_of, stddev_of_total
@@ -143,7 +142,7 @@ def forgetful() -> Iterator[None]:
 
 def plain_card(schema: Schema) -> AdditiveCard:
     """Returns a card that knows nothing, of two to ten neighbouring cells a bin."""
-    cells = [len(grid.labels) for grid in schema.grids if grid.role is Role.SCORED]
+    cells = [len(grid.labels) for grid in schema.scored_grids]
     bins = [min(size, 10) for size in cells]
     return AdditiveCard(
         base=-5000,  # log-odds of bad in 1/4096: about the base rate

@@ -32,7 +32,6 @@ from experiments.experiment import Setting, Work
 from experiments.tables import markdown
 from federation import asking
 from federation.errors import ProtocolError
-from federation.grid import Role
 from federation.learning import NetworkModel, ScorecardModel
 from federation.messages import Model, Refuse, Reply
 from federation.model.network import Activation, Network, Shape, start
@@ -131,7 +130,7 @@ def shown(schema: Schema, model: str) -> tuple[Model, Model, NDArray[np.bool_]]:
         )
         judged = np.concatenate([np.arange(size) > 0 for size in card.bins] + [np.zeros(1)])
         return card, elsewhere, judged.astype(bool)
-    grids = tuple(grid for grid in schema.grids if grid.role is Role.SCORED)
+    grids = schema.scored_grids
     shape = Shape(
         bin_of_cell=card.bin_of_cell,
         ordered_cells=tuple(grid.ordered_cells for grid in grids),

@@ -35,7 +35,6 @@ from federation.asking import sum_for
 from federation.door import Brought, Gridded, Noised, Products
 from federation.errors import ConfigurationError
 from federation.fits import Fit
-from federation.grid import Role
 from federation.learning import Institution, NetworkModel
 from federation.messages import Model
 from federation.model.network import Network
@@ -148,7 +147,7 @@ class Institutions:
             cells: of each feature.
         """
         generator = np.random.default_rng(0)
-        features = sum(grid.role is Role.SCORED for grid in schema.grids)
+        features = len(schema.scored_grids)
         codes = generator.integers(0, cells, (count, features, 1), dtype=np.uint8)
         return Institutions(
             schema=schema,

@@ -127,7 +127,7 @@ class Crowd:
     def _fitted(
         self, count_stddev: float, stddev: float, rounds: int, noise: np.random.Generator
     ) -> AdditiveCard:
-        grids = tuple(grid for grid in self.schema.grids if grid.role is Role.SCORED)
+        grids = self.schema.scored_grids
         counts = np.concatenate(
             [
                 np.bincount(2 * of_feature.astype(np.int64) + self.bad, minlength=512)[

@@ -17,7 +17,6 @@ from clients.network_gradients import NetworkGradients
 from experiments.budget.priced_plans import SCHEMA, plan_of
 from federation import door
 from federation.door import Brought, Products
-from federation.grid import Role
 from federation.model.network import Activation, Network, Shape, inputs
 from federation.model.scorecard import LARGEST_WEIGHT, AdditiveCard, count_contribution
 from federation.model.step import Packing, Step
@@ -28,7 +27,7 @@ OTHERS: Final = 20
 _CLIP: Final = 0.05
 """Short, so that nearly every gradient is cut to the whole length that it may have."""
 
-GRIDS: Final = [grid for grid in SCHEMA.grids if grid.role is Role.SCORED]
+GRIDS: Final = SCHEMA.scored_grids
 CELLS: Final = np.array([len(grid.labels) for grid in GRIDS])
 
 Codes = NDArray[np.uint8]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from clients.home import ROUNDS_AT_HOME
 from experiments.trial import People
-from federation.grid import NOT_HELD, Role
+from federation.grid import NOT_HELD
 from federation.model.card_fit import CardFit
 from federation.model.scorecard import WEIGHTS_PER_LOG_ODDS, AdditiveCard
 from federation.schema import Schema
@@ -31,7 +31,7 @@ def correction(schema: Schema, national: AdditiveCard, people: People) -> Additi
         national: the released card, in points of the standard scale.
         people: the institution's own trained people, good and bad ones.
     """
-    grids = tuple(grid for grid in schema.grids if grid.role is Role.SCORED)
+    grids = schema.scored_grids
     ones = np.ones(len(people.bad))
     counts = [
         _sums(2 * codes.astype(np.int64) + people.bad, codes, ones, 2 * len(grid.labels))

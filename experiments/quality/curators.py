@@ -32,7 +32,7 @@ from experiments.cache import digest_of_files
 from experiments.division import TEST_SHARE
 from experiments.experiment import Setting, Work
 from experiments.trial import People
-from federation.grid import FeatureGrid, Role
+from federation.grid import FeatureGrid
 from federation.model.network import (
     NO_BIN,
     Activation,
@@ -106,7 +106,7 @@ _CHOOSING_SEEDS: Final = 2
 
 def perturbed_candidates() -> list[Perturbed]:
     """Returns the settings of diffprivlib's logistic regression that are tried."""
-    strengths = (0.03, 0.1, 0.3, 1.0, 3.0)
+    strengths = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
     return [Perturbed(bins=bins, strength=one) for bins, one in product((0, 8), strengths)]
 
 
@@ -114,7 +114,7 @@ def sampled_candidates(clip: float) -> list[Sampled]:
     """Returns the settings of DP-SGD that are tried: a person is in a fifth of 200 batches."""
     return [
         Sampled(bins=bins, clip=clip, batches=5, epochs=40, rate=rate)
-        for bins, rate in product((8, 32), (0.01, 0.03, 0.1))
+        for bins, rate in product((8, 32), (0.003, 0.01, 0.03, 0.1))
     ]
 
 
@@ -165,7 +165,7 @@ def public_shape(schema: Schema, bins: int, hidden: tuple[int, ...] = ()) -> Sha
             it. With 0 a feature's ordered cells have their position as their only input.
         hidden: widths of a network.
     """
-    grids = [grid for grid in schema.grids if grid.role is Role.SCORED]
+    grids = schema.scored_grids
     return Shape(
         bin_of_cell=tuple(_runs(grid, bins) for grid in grids),
         ordered_cells=tuple(grid.ordered_cells for grid in grids),
@@ -201,7 +201,7 @@ def perturbed_work(
     shape = public_shape(schema, settings.bins)
     made = _made_from(settings, shape, people) | {"length": longest_input(shape)}
     return Work(
-        made_from=made | {"peer": "diffprivlib", "epsilon": epsilon, "noise": seed},
+        made_from=made | {"peer": "diffprivlib", "epsilon": epsilon, "seed": seed},
         compute=_perturbed,
         arguments=(settings, shape, people, epsilon, seed),
     )
@@ -215,7 +215,7 @@ def sampled_work(
     made = _made_from(settings, network.shape, people)
     made["start"] = hashlib.sha256(network.parameters).hexdigest()
     return Work(
-        made_from=made | {"peer": "opacus", "epsilon": epsilon, "noise": seed},
+        made_from=made | {"peer": "opacus", "epsilon": epsilon, "seed": seed},
         compute=_sampled,
         arguments=(settings, network, people, epsilon, seed),
     )

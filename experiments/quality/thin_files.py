@@ -61,7 +61,7 @@ from experiments.trial import (
     train_alone,
 )
 from federation.errors import ConfigurationError
-from federation.grid import FeatureGrid, Role
+from federation.grid import Role
 from federation.model.scorecard import AdditiveCard
 from federation.schema import Schema, load_schema
 
@@ -207,17 +207,13 @@ def carried(card: AdditiveCard, of: Schema, to: Schema) -> AdditiveCard:
         to: the other one; features that the card does not score are neutral in it, those that it
             lacks are left out.
     """
-    places = {grid.name: place for place, grid in enumerate(_scored(of))}
+    places = {grid.name: place for place, grid in enumerate(of.scored_grids)}
     bins, weights = [], []
-    for grid in _scored(to):
+    for grid in to.scored_grids:
         place = places.get(grid.name)
         bins.append((0,) * len(grid.labels) if place is None else card.bin_of_cell[place])
         weights.append((0,) if place is None else card.weights[place])
     return AdditiveCard(base=card.base, bin_of_cell=tuple(bins), weights=tuple(weights))
-
-
-def _scored(schema: Schema) -> list[FeatureGrid]:
-    return [grid for grid in schema.grids if grid.role is Role.SCORED]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,7 +60,7 @@ PROMISE: Final = (
 )
 EPSILONS: Final = (0.1, 0.5, 1.0, 4.0)
 OF_INSTITUTIONS: Final = (1.0, 8.0)
-SEEDS: Final = 3
+SEEDS: Final = 5
 MANY: Final = tuple(f"bank-{number:03d}" for number in range(300))
 CLIPS: Final = {GMSC.name: 0.3, TAIWAN.name: 1.5, SBA.name: 1.0}
 """About base rate times the square root of twice the features: the usual length of a gradient."""

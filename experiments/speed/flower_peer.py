@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from federation import door
 from federation.asking import sum_for
 from federation.errors import ProtocolError
-from federation.grid import Role
 from federation.model.card_fit import CardFit
 from federation.model.scorecard import AdditiveCard, count_contribution
 from federation.model.step import Packing, Step
@@ -112,7 +111,7 @@ class Server:
             time.sleep(_PAUSE_SECONDS)
             nodes = list(grid.get_node_ids())
         fit = CardFit.begin(
-            grids=tuple(one for one in schema.grids if one.role is Role.SCORED),
+            grids=schema.scored_grids,
             counts=self._ask(grid, nodes, None) / UNITS_PER_ONE,
             count_stddev=stddev_of_total(plan, Question.BINS, len(nodes)),
             residual_stddev=stddev_of_total(plan, Question.STEP, len(nodes)),

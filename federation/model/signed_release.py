@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from federation import canonical
 from federation.canonical import Digest
 from federation.errors import ConfigurationError, ProtocolError
-from federation.grid import FeatureGrid, Role
+from federation.grid import FeatureGrid
 from federation.model.evaluation import Quality
 from federation.model.score_scale import ScoreScale
 from federation.schema import Schema
@@ -130,7 +130,7 @@ class SignedRelease(Part, frozen=True, kw_only=True):
     @property
     def grids(self) -> tuple[FeatureGrid, ...]:
         """The public grids of the scored features."""
-        return tuple(grid for grid in self.schema.grids if grid.role is Role.SCORED)
+        return self.schema.scored_grids
 
     @property
     def digest(self) -> Digest:

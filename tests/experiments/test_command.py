@@ -70,6 +70,24 @@ def test_several_experiments_run_in_order_and_one_that_fails_stops_no_other(monk
     assert (code, err) == (0, "")
 
 
+def test_what_may_be_looked_at_once_is_kept_by_all_and_run_by_its_name(monkeypatch, capsys):
+    ran = []
+    monkeypatch.setattr(command, "_run_here", lambda name, quick: ran.append(name))
+    monkeypatch.setattr(
+        command.subprocess,
+        "run",
+        lambda words, check: ran.append(words[4]) or subprocess.CompletedProcess(words, 0),
+    )
+    assert [one.name for one in EXPERIMENTS.values() if one.once] == ["confirmation"]
+    code, out, _ = run(monkeypatch, capsys, "run", "--all")
+    assert code == 0
+    assert set(EXPERIMENTS) - set(ran) == {"confirmation"}
+    assert "confirmation: kept" in out
+    ran.clear()
+    run(monkeypatch, capsys, "run", "confirmation")
+    assert ran == ["confirmation"]
+
+
 def test_a_result_of_another_version_says_what_to_run(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(experiment, "RESULTS", tmp_path)
     for content in ('{"versions": {}}', '{"made": null, "found": {"versions": {}}}'):

@@ -90,7 +90,6 @@ def of_a_word(name="word"):
         name=name,
         question=HOSTILE,
         promise=NO_EPSILON,
-        minutes=1,
         kind=Word,
         run=lambda _: Word(word=HOSTILE),
         answer=lambda found: found.word,

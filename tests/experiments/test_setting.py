@@ -21,7 +21,6 @@ def of_roots(run):
         name="roots",
         question="Which roots?",
         promise=NO_EPSILON,
-        minutes=1,
         kind=Roots,
         run=run,
         answer=lambda found: f"{len(found.roots)} roots",

@@ -27,7 +27,7 @@ def units_owed(
     A person brings one number of at most 2^16 to each column: a column for each scored feature,
     one more in a step; one and one for each protected feature in the evaluation.
     """
-    scored = sum(grid.role is Role.SCORED for grid in schema.grids)
+    scored = len(schema.scored_grids)
     protected = sum(grid.role is Role.PROTECTED for grid in schema.grids)
     known = plan.participation.colluders if colluders is None else colluders
     unknown = plan.participation.quorum - known

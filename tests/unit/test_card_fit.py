@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from federation.grid import Role
 from federation.model.binning import choose_bins, most_bins
 from federation.model.card_fit import CardFit
 from federation.model.fitting import model_at
@@ -11,7 +10,7 @@ from federation.model.score_scale import ScoreScale
 from federation.schema import load_schema
 from tests.federations import wide_schema
 
-GRIDS = tuple(g for g in wide_schema(features=3, cells=40).grids if g.role is Role.SCORED)
+GRIDS = wide_schema(features=3, cells=40).scored_grids
 CELLS = len(GRIDS[0].labels)
 STDDEV = 20.0
 

@@ -18,7 +18,6 @@ from clients.ledger import Ledger
 from federation.canonical import digest
 from federation.errors import ConfigurationError, FedscoreError, LedgerCorrupt, ProtocolError
 from federation.fits import Fit
-from federation.grid import Role
 from federation.messages import Request, decode_reply, decode_request, encode
 from federation.model.release import load_release, release_json
 from federation.model.scorecard import AdditiveCard
@@ -231,7 +230,7 @@ def release() -> bytes:
     """Returns a release of a plan that was never run: its figures are of no people."""
     schema = small_schema()
     plan = signed_plan(schema)
-    grids = tuple(grid for grid in schema.grids if grid.role is Role.SCORED)
+    grids = schema.scored_grids
     counts = np.concatenate([np.tile([90.0, 10.0], len(grid.labels)) for grid in grids])
     fit = Fit.begin(plan, schema, counts, 4)
     for _ in range(plan.rounds):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.errors import ConfigurationError
-from federation.grid import NOT_HELD, Role
+from federation.grid import NOT_HELD
 from federation.model.attributions import attributions, population_mean
 from federation.model.binning import FeatureBins
 from federation.model.network import (
@@ -268,7 +268,7 @@ def test_a_network_decodes_to_itself_and_a_field_more_is_refused():
 
 
 def test_a_shape_follows_from_bins_and_fits_only_its_grids():
-    grids = tuple(grid for grid in small_schema().grids if grid.role is Role.SCORED)
+    grids = small_schema().scored_grids
     bins = tuple(
         FeatureBins(
             ordered_cells=grid.ordered_cells,

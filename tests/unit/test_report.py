@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from federation.errors import ConfigurationError
-from federation.grid import Role, code_of
+from federation.grid import code_of
 from federation.model.evaluation import Figure
 from federation.schema import load_schema
 from fedscore.demo import report
@@ -237,7 +237,7 @@ def test_a_mean_of_independent_estimates_is_known_better_than_each() -> None:
 
 
 def test_the_invented_person_keeps_the_demos_schema() -> None:
-    grids = [one for one in load_schema(SCHEMA.read_text()).grids if one.role is Role.SCORED]
+    grids = load_schema(SCHEMA.read_text()).scored_grids
     known = {grid.name for grid in grids if grid.name in report._PERSON}
     assert known == set(report._PERSON)
     for grid in grids:
