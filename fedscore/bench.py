@@ -182,13 +182,18 @@ def bench_step(*, people: int, features: int, bins: int, law: bool, parquet: boo
     )
 
 
+def made_up_schema(features: int) -> Schema:
+    """Returns a schema of so many scored features f0, f1 and so on, each of 64 fine cells."""
+    listed = (_FEATURE.format(number=number, cells=CELLS) for number in range(features))
+    return load_schema(_SCHEMA + "".join(listed))
+
+
 def _one_size(directory: Path, people: int, features: int, bins: int, parquet: bool) -> StepBench:
     # A snapshot byte and at most two packed ones for each feature, eight in a Parquet file.
     needed = people * (3 * features + 2) + people * (9 * features + 9) * parquet
     if shutil.disk_usage(directory).free < needed:
         raise ConfigurationError(f"{directory} has no room for {needed:,} bytes: fewer --people.")
-    text = _FEATURE.format(number="{number}", cells=CELLS)
-    schema = load_schema(_SCHEMA + "".join(text.format(number=n) for n in range(features)))
+    schema = made_up_schema(features)
     from_parquet = _parquet_pass(schema, directory, people) if parquet else None
     snapshot = write_snapshot(
         schema,

@@ -22,9 +22,9 @@ from federation.canonical import public_key_of
 from federation.plan import Plan
 from federation.pricing import stddev_of_total
 from federation.query import Question
-from federation.schema import Schema, load_schema
+from federation.schema import Schema
 from federation.secure_aggregation.words import WORD_BITS
-from fedscore.bench import CELLS, bench_step, peak_bytes
+from fedscore.bench import CELLS, bench_step, made_up_schema, peak_bytes
 from fedscore.dealing import deal_table
 from fedscore.machine import system_clock
 from fedscore.planning import default_delta, new_plan, smallest_threshold
@@ -44,26 +44,6 @@ HASH_BYTES: Final = 8
 EPSILON: Final = 1.0
 ROUNDS: Final = 20
 _KEY: Final = Ed25519PrivateKey.from_private_bytes(bytes(32))
-_SCHEMA: Final = """
-format = 1
-name = "Scale"
-person_key = "person"
-rows_per_person = "one"
-[outcome]
-column = "bad"
-window = "made up"
-"""
-_FEATURE: Final = """
-[[feature]]
-name = "f{number}"
-role = "scored"
-kind = "number"
-unit = "1"
-reason = "Made up"
-lower = 0
-upper = 1
-cells = {cells}
-"""
 
 
 class Answering(msgspec.Struct, frozen=True, kw_only=True):
@@ -251,15 +231,9 @@ def kept(institutions: int, rounds: int) -> Kept:
         )
 
 
-def schema_of_scale() -> Schema:
-    """Returns a schema of 20 features of 64 fine cells."""
-    text = _FEATURE.format(number="{number}", cells=CELLS)
-    return load_schema(_SCHEMA + "".join(text.format(number=one) for one in range(FEATURES)))
-
-
 def noise_of(people: int, institutions: int) -> Noise:
     """Returns the noise in a total that everybody is in, at epsilon 1."""
-    plan = plan_over(schema_of_scale(), institutions=institutions, people=people, rounds=ROUNDS)
+    plan = plan_over(made_up_schema(FEATURES), institutions=institutions, people=people, rounds=ROUNDS)
     return Noise(
         people=people,
         institutions=institutions,
