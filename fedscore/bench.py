@@ -47,7 +47,7 @@ _COPIED: Final = 2**27
 _SCHEMA: Final = """
 format = 1
 name = "Bench"
-person_key = "row"
+person_key = "{person_key}"
 rows_per_person = "one"
 [outcome]
 column = "bad"
@@ -182,10 +182,15 @@ def bench_step(*, people: int, features: int, bins: int, law: bool, parquet: boo
     )
 
 
-def made_up_schema(features: int) -> Schema:
-    """Returns a schema of so many scored features f0, f1 and so on, each of 64 fine cells."""
+def made_up_schema(features: int, *, person_key: str) -> Schema:
+    """Returns a schema of so many scored features f0, f1 and so on, each of 64 fine cells.
+
+    Args:
+        features: at least one.
+        person_key: column that names a person, or "row".
+    """
     listed = (_FEATURE.format(number=number, cells=CELLS) for number in range(features))
-    return load_schema(_SCHEMA + "".join(listed))
+    return load_schema(_SCHEMA.format(person_key=person_key) + "".join(listed))
 
 
 def _one_size(directory: Path, people: int, features: int, bins: int, parquet: bool) -> StepBench:
@@ -193,7 +198,7 @@ def _one_size(directory: Path, people: int, features: int, bins: int, parquet: b
     needed = people * (3 * features + 2) + people * (9 * features + 9) * parquet
     if shutil.disk_usage(directory).free < needed:
         raise ConfigurationError(f"{directory} has no room for {needed:,} bytes: fewer --people.")
-    schema = made_up_schema(features)
+    schema = made_up_schema(features, person_key="row")
     from_parquet = _parquet_pass(schema, directory, people) if parquet else None
     snapshot = write_snapshot(
         schema,

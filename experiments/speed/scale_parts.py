@@ -233,7 +233,8 @@ def kept(institutions: int, rounds: int) -> Kept:
 
 def noise_of(people: int, institutions: int) -> Noise:
     """Returns the noise in a total that everybody is in, at epsilon 1."""
-    plan = plan_over(made_up_schema(FEATURES), institutions=institutions, people=people, rounds=ROUNDS)
+    schema = made_up_schema(FEATURES, person_key="person")
+    plan = plan_over(schema, institutions=institutions, people=people, rounds=ROUNDS)
     return Noise(
         people=people,
         institutions=institutions,
