@@ -17,7 +17,7 @@ from federation.plan import MOST_INSTITUTIONS, MOST_ROUNDS, Plan
 from federation.pricing import stddev_of_total
 from federation.query import Question
 from federation.schema import Feature, Outcome, RowsPerPerson, Schema
-from fedscore.advice_law import Law, Loss, law
+from fedscore.advice_law import Held, Law, Loss, fitted
 from fedscore.planning import BINS_SHARE, default_delta, new_plan
 from fedscore.price_sheet import NOMINAL_BAD_RATE, NOMINAL_BIN_SHARE, warnings_of
 
@@ -79,6 +79,7 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
         bad_rate: assumed.
         auc: assumed without privacy: of a card of the same kind from all records in one place.
         loss: to expect, for the middle and 9 of 10 federations.
+        unseen: how often that range held on data that it was not fitted on.
         signals: why.
         warnings: why the plan would be of no use, or the law not know.
     """
@@ -100,6 +101,7 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
     bad_rate: float
     auc: float
     loss: Loss
+    unseen: Held
     signals: Signals
     warnings: tuple[str, ...]
 
@@ -257,8 +259,8 @@ def advise(wish: Wish, epsilon: float, schema_file: str = "SCHEMA") -> Advice:
     """
     plan = draft_of(wish, epsilon)
     signals = signals_of(plan, features=wish.features, bad_rate=wish.bad_rate, auc=wish.auc)
-    fitted = law()
-    loss = fitted.loss(signals.noise_to_signal, wish.auc)
+    known = fitted()
+    loss = known.law.loss(signals.noise_to_signal, wish.auc)
     floor = smallest_bin(stddev=signals.count_noise, people=signals.trained)
     return Advice(
         plan_new=_command(wish, plan, schema_file),
@@ -278,8 +280,9 @@ def advise(wish: Wish, epsilon: float, schema_file: str = "SCHEMA") -> Advice:
         bad_rate=wish.bad_rate,
         auc=wish.auc,
         loss=loss,
+        unseen=known.unseen,
         signals=signals,
-        warnings=(*_warnings(wish, fitted, loss, signals), *warnings_of(plan)),
+        warnings=(*_warnings(wish, known.law, loss, signals), *warnings_of(plan)),
     )
 
 
@@ -296,13 +299,13 @@ def least_epsilon(wish: Wish, most_loss: float) -> float:
     """
     if not 0 < most_loss < 0.5:
         raise ConfigurationError(f"Expected a loss of AUC in (0, 0.5), got {most_loss}.")
-    fitted = law()
+    law = fitted().law
 
     def fits(epsilon: float) -> bool:
         signals = signals_of(
             draft_of(wish, epsilon), features=wish.features, bad_rate=wish.bad_rate, auc=wish.auc
         )
-        return fitted.loss(signals.noise_to_signal, wish.auc).middle <= most_loss
+        return law.loss(signals.noise_to_signal, wish.auc).middle <= most_loss
 
     low, high = math.log(LEAST_EPSILON), math.log(MOST_EPSILON)
     if not fits(MOST_EPSILON):
@@ -317,7 +320,7 @@ def least_epsilon(wish: Wish, most_loss: float) -> float:
     return min(float(f"{math.ceil(math.exp(high) / digit) * digit:.12g}"), MOST_EPSILON)
 
 
-def _warnings(wish: Wish, fitted: Law, loss: Loss, signals: Signals) -> list[str]:
+def _warnings(wish: Wish, law: Law, loss: Loss, signals: Signals) -> list[str]:
     found = []
     part = loss.middle / (wish.auc - 0.5)
     if part >= HOPELESS_PART:
@@ -326,8 +329,8 @@ def _warnings(wish: Wish, fitted: Law, loss: Loss, signals: Signals) -> list[str
             "More people, a larger epsilon, fewer features or a higher quorum would help."
         )
     for name, value, least, most in (
-        ("trained people", signals.trained, fitted.least_people, fitted.most_people),
-        ("features", wish.features, fitted.least_features, fitted.most_features),
+        ("trained people", signals.trained, law.least_people, law.most_people),
+        ("features", wish.features, law.least_features, law.most_features),
     ):
         if not least <= value <= most:
             found.append(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fedscore.advice import Advice
+    from fedscore.advice_law import Held
 
 
 def plan_advise(
@@ -99,8 +100,8 @@ def advice_tables(advice: "Advice") -> "list[Table]":
         settings.add_row(*row)
     expected = Table(
         title="AUC to expect",
-        caption="The middle, and where 9 of 10 of the synthetic federations lay that the law was "
-        "fitted on; experiments/README.md holds it against real ones.",
+        caption="The middle, and where 9 of 10 trainings of the synthetic federations lay that the "
+        f"law was fitted on. {_told(advice.unseen)}; experiments/README.md says which.",
     )
     for heading in ("", "Middle", "From", "To"):
         expected.add_column(heading, justify="left" if not heading else "right")
@@ -119,3 +120,14 @@ def advice_tables(advice: "Advice") -> "list[Table]":
     why.add_row("A weight's usual size", f"{signals.weight_signal:.3f} log-odds")
     why.add_row("Noise to signal, all weights", f"{signals.noise_to_signal:.2g}")
     return [settings, expected, why]
+
+
+def _told(unseen: "Held") -> str:
+    """Returns how often the range held on data that the law was not fitted on."""
+    share, less, more = (
+        count / unseen.trainings for count in (unseen.inside, unseen.less, unseen.more)
+    )
+    return (
+        f"Of {unseen.trainings:,} trainings on data that it was not fitted on, about "
+        f"{10 * share:.0f} in 10 fell inside ({less:.0%} lost less, {more:.0%} more)"
+    )

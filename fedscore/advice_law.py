@@ -19,7 +19,8 @@ up for it (which an exponent below 1 says), is in `strength` and `exponent`; whe
 also hides the bins, and both errors multiply: `collapse`. The ends of the range are curves of the
 same form, with an offset: a little noise may even help, as regularisation does. All figures are
 fitted on synthetic federations by `python -m experiments run advice`, which writes them here
-and holds the law against real data that it was not fitted on.
+and holds the law against data that it was not fitted on; how often its range held there is written
+beside it.
 """
 
 from pathlib import Path
@@ -29,6 +30,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
+
+from federation.errors import ConfigurationError
 
 LAW_FILE: Final = Path(__file__).with_name("advice_law.json")
 
@@ -109,6 +112,49 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True):
     high: float
 
 
-def law() -> Law:
-    """Returns the fitted law that comes with this version."""
-    return msgspec.json.decode(LAW_FILE.read_bytes(), type=Law)
+class Held(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often the law's range held.
+
+    Attributes:
+        trainings: that were looked at, 1 or more.
+        less: of them lost less AUC than the low end of the range.
+        more: of them lost more than its high end.
+    """
+
+    trainings: int
+    less: int
+    more: int
+
+    def __post_init__(self) -> None:
+        if min(self.less, self.more) < 0 or self.trainings < max(1, self.less + self.more):
+            raise ConfigurationError(
+                f"Expected counts of {self.trainings} trainings, got less={self.less} and "
+                f"more={self.more}: have `python -m experiments run advice` write them."
+            )
+
+    @property
+    def inside(self) -> int:
+        """Trainings whose loss lay in the range."""
+        return self.trainings - self.less - self.more
+
+
+class Fitted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the law's file holds.
+
+    Attributes:
+        law: as fitted.
+        unseen: how often its range held on data that it was not fitted on.
+    """
+
+    law: Law
+    unseen: Held
+
+
+def fitted() -> Fitted:
+    """Returns the law that comes with this version, and how it did.
+
+    Raises:
+        msgspec.ValidationError: the file is not one that the experiment wrote.
+        ConfigurationError: its counts contradict each other.
+    """
+    return msgspec.json.decode(LAW_FILE.read_bytes(), type=Fitted)

@@ -36,7 +36,11 @@ _OTHERS: Final = {
     "evaluation": "held-out people: the evaluation",
     "institution's own": "institution mode, an institution",
 }
+_HEADLINE: Final = (
+    "Headline: the epsilon that is printed for one plan on its own, at that plan's delta"
+)
 _KEY: Final = (
+    "Computed, nothing is drawn: no intervals but those of an accountant's own error. "
     "Ledger: what the product states and charges, exact for sums over everybody (Gaussian "
     "differential privacy), an upper bound for sampled ones. PLD and RDP: upper bounds of "
     f"dp-accounting, asked by the product (PLD in cells of {INTERVAL:g}). PRV: from the lower to "
@@ -45,6 +49,14 @@ _KEY: Final = (
     "converted by Canonne, Kamath and Steinke 2020 "
     "(best order) and by Bun and Steinke 2016; sampling does not help it. The Gaussian limit (Bu "
     "et al. 2020) is no bound: for sampled sums it may be too low."
+)
+_WHOM: Final = (
+    "In local mode against everybody else, else against the coordinator and one institution; "
+    "neighbours add or remove one person at one institution"
+)
+_COMPUTED: Final = (
+    "Computed, as in the table above: the ledger is exact for sums over everybody and an upper "
+    "bound for sampled ones, the others are upper bounds, PRV from its lower one."
 )
 
 
@@ -59,11 +71,9 @@ def at_one(found: Accounting) -> str:
     slack = max(abs(case.headline - (case.counts[LEDGER].epsilon or 0.0)) for case in cases)
     heads = ["everything that is answered", "noisy sums", *names]
     return (
-        f"{markdown(heads, rows)}\n\nEpsilon at delta {DELTA:g}. {_KEY} In local mode against "
-        "everybody else, else against the coordinator and one institution; neighbours add or "
-        "remove one person at one institution; the last line replaces an institution's updates by "
-        "zero. What a plan states adds the sampler's own error to the ledger's figure, here at "
-        f"most {slack:.1g}.{_said(cases)}"
+        f"{markdown(heads, rows)}\n\nEpsilon at delta {DELTA:g}. {_KEY} {_WHOM}; the last line "
+        "replaces an institution's updates by zero. What a plan states, its headline, adds the "
+        f"sampler's own error to the ledger's figure, here at most {slack:.1g}.{_said(cases)}"
     )
 
 
@@ -76,7 +86,7 @@ def targets(found: Accounting) -> str:
         if (case := found.at(kind, target)) is not None
     ]
     return _followed(cases, "made for epsilon", [f"{case.target:g}" for case in cases]) + (
-        f"\n\nEpsilon at delta {DELTA:g}; otherwise as in the table above."
+        f"\n\nEpsilon at delta {DELTA:g}. {_WHOM}. {_COMPUTED}"
     )
 
 
@@ -89,7 +99,8 @@ def deltas(found: Accounting) -> str:
         if (case := found.at(kind, delta=delta)) is not None
     ]
     return _followed(cases, "at delta", [f"{case.delta:g}" for case in cases]) + (
-        f"\n\nPlans made for epsilon 1 at delta {DELTA:g}, stated at other deltas.{_said(cases)}"
+        f"\n\nEpsilon, at other deltas, of plans made for epsilon 1 at delta {DELTA:g}. {_WHOM}. "
+        f"{_COMPUTED}{_said(cases)}"
     )
 
 
@@ -124,8 +135,10 @@ def years(found: Accounting) -> str:
     return (
         f"{markdown(heads, rows)}\n\nEpsilon at delta {DELTA:g} of a person who is trained on in "
         "all of the plans, at one institution, against the coordinator and one institution "
-        "(neighbours add or remove that person); headlines that are added up hold at as many times "
-        "that delta. Only the ledger's sum holds when a later plan's noise depends on earlier "
+        f"(neighbours add or remove that person). {_HEADLINE}; to add headlines up is basic "
+        "composition, which holds at as many times that delta. All are computed upper bounds, the "
+        "ledger's and PLD's exact (PLD's to its cells) where every sum is over everybody. Only "
+        "the ledger's sum holds when a later plan's noise depends on earlier "
         "answers; PLD and RDP take the plans as fixed beforehand. Plans that fit in a yearly "
         f"epsilon of {YEARLY:g}: {fits}."
     )
@@ -148,8 +161,8 @@ def seconds(found: Accounting) -> str:
     repeats = len(found.clocks[0].seconds[names[0]])
     return (
         f"{markdown(['CPU seconds of one statement', *names], rows)}\n\nMedian (least to most) of "
-        f"{repeats}, each with other noise, imports not counted: dp-accounting takes two seconds "
-        "to import, Opacus six. Once counted, the product remembers a sampled training's price."
+        f"{repeats} runs, each with other noise; imports, which take seconds, are not counted. "
+        "Once counted, the product remembers a sampled training's price."
     )
 
 
@@ -177,7 +190,10 @@ def answer(found: Accounting) -> str:
         if len(year.sums) >= 10:
             ten = year.sums[9]
             parts.append(f"ten plans ({_title_of(year.name)}) {ten.ledger:.2f} for {ten.pld:.2f}")
-    return f"at epsilon 1 and delta {DELTA:g}: {'; '.join(parts)}"
+    return (
+        f"at epsilon 1 and delta {DELTA:g}, of a person at one institution, against the "
+        f"coordinator and one institution: {'; '.join(parts)}"
+    )
 
 
 def plot(found: Accounting) -> Figure:

@@ -3,9 +3,11 @@
 The law of what noise costs (`fedscore/advice_law.py`) is fitted on synthetic federations only, and
 this run writes its figures to where the product reads them. Then it is held against data that no
 figure was fitted on: four real data sets and the synthetic nation of another experiment, in parts
-of many sizes. Last, it is held against whole trainings of the product, as `comparison` measured.
+of many sizes; how often its range held is written beside its figures, for the product to say. Last,
+it is held against whole trainings of the product, as `comparison` measured.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -24,7 +26,7 @@ from experiments.quality.comparison import Comparison
 from experiments.trial import DELTA
 from fedscore import advice_law
 from fedscore.advice import Wish, draft_of, signals_of
-from fedscore.advice_law import Curve, Law
+from fedscore.advice_law import Curve, Fitted, Held, Law
 
 FEDERATIONS: Final = 48
 TRAININGS: Final = 6
@@ -100,14 +102,43 @@ def run_advice(setting: Setting) -> Advised:
     cases, others = (tuple(case for of in each for case in of) for each in (fitted, unseen))
     law = fit(cases)
     if not setting.quick:
-        content = msgspec.json.format(msgspec.json.encode(law), indent=1)
-        advice_law.LAW_FILE.write_bytes(content + b"\n")
+        write_law(law, others)
     return Advised(
         law=law,
         fitted=cases,
         unseen=others,
         whole=_whole(others),
     )
+
+
+def write_law(law: Law, unseen: Sequence[Case]) -> None:
+    """Writes the law, and how it did on data that it was not fitted on, for the product."""
+    known = Fitted(law=law, unseen=held_of(law, unseen))
+    content = msgspec.json.format(msgspec.json.encode(known), indent=1)
+    advice_law.LAW_FILE.write_bytes(content + b"\n")
+
+
+def held_of(law: Law, cases: Sequence[Case]) -> Held:
+    """Returns how often the law's range held."""
+    loss, low, _, high = against(law, cases)
+    return Held(
+        trainings=len(loss),
+        less=int(np.count_nonzero(loss < low)),
+        more=int(np.count_nonzero(loss > high)),
+    )
+
+
+def against(law: Law, cases: Sequence[Case]) -> tuple[NDArray[np.float64], ...]:
+    """Returns of each training its loss, and the law's range and middle: loss, low, middle, high.
+
+    The range is of one training: means of several would lie in it more often.
+    """
+    expected = [law.loss(case.noise_to_signal, case.alone) for case in cases]
+    rows = [
+        (case.loss, one.low, one.middle, one.high)
+        for case, one in zip(cases, expected, strict=True)
+    ]
+    return tuple(np.array(rows).T)
 
 
 def fit(cases: tuple[Case, ...]) -> Law:

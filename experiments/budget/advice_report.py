@@ -10,13 +10,19 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from experiments.budget.advice import SMALL_LOSS, Advised
+from experiments.budget.advice import SMALL_LOSS, Advised, against, held_of
 from experiments.budget.advice_cases import NATION, Case
 from experiments.datasets import DATASETS
-from experiments.division import reach
+from experiments.division import INSTITUTIONS, reach
+from experiments.experiment import PERSON
 from experiments.tables import markdown
-from fedscore.advice_law import Curve, Law
+from fedscore.advice_law import Curve, Held, Law
 
+_PROMISE: Final = (
+    "Epsilon is that of each trained person at one institution, bins and 2 spare attempts "
+    "included, at delta min(1e-6, 1 / (10 people)); neighbours add or remove that person; against "
+    "the coordinator and one institution."
+)
 TITLES: Final = {name: one.title for name, one in DATASETS.items()} | {NATION: "Synthetic nation"}
 
 
@@ -112,9 +118,7 @@ def table(found: Advised) -> str:
         "and noises with its 95 % interval (Student; the tested people are the same); outside: "
         "that mean, though the range is of one training. The law was told each part's bad rate and "
         "its AUC without privacy, which whoever asks for advice can only guess. All "
-        "institutions answer, one may collude. Epsilon is that of each trained person at one "
-        "institution, bins and 2 spare attempts included, at delta min(1e-6, 1 / (10 people)); "
-        "neighbours add or remove that person; against the coordinator and one institution."
+        f"institutions answer, one may collude. {_PROMISE}"
     )
 
 
@@ -134,31 +138,26 @@ def by_data(found: Advised) -> str:
     ]
     rows.append(_held("synthetic federations, fitted on", found.law, found.fitted))
     heads = ["data", "in the range", "lost less", "lost more", "observed / expected, median"]
-    return markdown([*heads, "10 % to 90 %"], rows)
+    table = markdown([*heads, "its 10 % to 90 %"], rows)
+    return (
+        f"{table}\n\nShares of trainings, counted: those of one data set share people, so that no "
+        "interval is given. The range is of nine trainings in ten: lost less or more AUC than it "
+        "says. Observed over expected AUC lost: median over trainings, and quantiles, where more "
+        f"than {SMALL_LOSS:g} is expected. {_PROMISE}"
+    )
 
 
 def _held(title: str, law: Law, cases: Sequence[Case]) -> list[str]:
-    loss, low, middle, high = _against(law, cases)
-    return [
-        title,
-        f"{np.mean((low <= loss) & (loss <= high)):.0%} of {len(cases)}",
-        f"{np.mean(loss < low):.0%}",
-        f"{np.mean(loss > high):.0%}",
-        *_ratios(loss, middle),
-    ]
+    loss, _, middle, _ = against(law, cases)
+    return [title, *_shares(held_of(law, cases)), *_ratios(loss, middle)]
 
 
-def _against(law: Law, cases: Sequence[Case]) -> tuple[NDArray[np.float64], ...]:
-    """Returns of each training its loss, and the law's range and middle: loss, low, middle, high.
-
-    The range is of one training: means of several would lie in it more often.
-    """
-    expected = [law.loss(case.noise_to_signal, case.alone) for case in cases]
-    rows = [
-        (case.loss, one.low, one.middle, one.high)
-        for case, one in zip(cases, expected, strict=True)
-    ]
-    return tuple(np.array(rows).T)
+def _shares(held: Held) -> tuple[str, str, str]:
+    """Returns which part of trainings lay in the range, below it and above it."""
+    inside, less, more = (
+        f"{count / held.trainings:.0%}" for count in (held.inside, held.less, held.more)
+    )
+    return f"{inside} of {held.trainings}", less, more
 
 
 def _ratios(observed: NDArray[np.float64], expected: NDArray[np.float64]) -> tuple[str, str]:
@@ -183,20 +182,29 @@ def whole(found: Advised) -> str:
                 f"{np.mean(losses):+.4f} +-{reach(losses):.4f}",
             ]
         )
-    return markdown(["data", "people", "epsilon", "expected loss (range)", "observed"], rows)
+    heads = ["data", "people", "epsilon", "expected AUC lost (range)", "observed AUC lost"]
+    seeds = len(found.whole[0].auc) if found.whole else 0
+    return (
+        f"{markdown(heads, rows)}\n\nWhole trainings of the product by {len(INSTITUTIONS)} "
+        "institutions, from `comparison`: expected, and the range that nine trainings in ten "
+        f"should lie in, which follow from the law; observed: mean over {seeds} seeds of noise and "
+        "its 95 % interval (Student; the card without privacy and the tested people are the "
+        f"same). {PERSON}"
+    )
 
 
 def answer(found: Advised) -> str:
     """Returns one sentence."""
-    loss, low, _, high = _against(found.law, found.unseen)
+    held = held_of(found.law, found.unseen)
+    inside, less, more = (count / held.trainings for count in (held.inside, held.less, held.more))
     ratios = []
     for name in dict.fromkeys(case.data for case in found.unseen):
-        of, _, middle, _ = _against(found.law, [one for one in found.unseen if one.data == name])
+        of, _, middle, _ = against(found.law, [one for one in found.unseen if one.data == name])
         ratios.append(f"{TITLES[name]} {_ratios(of, middle)[0]}")
     return (
-        f"of {len(loss)} trainings on data that it was not fitted on, "
-        f"{np.mean((low <= loss) & (loss <= high)):.0%} lie in its range, which nine of ten "
-        f"should, {np.mean(loss < low):.0%} lost less and {np.mean(loss > high):.0%} more "
+        f"of {held.trainings} trainings on data that it was not fitted on, "
+        f"{inside:.0%} lie in its range, which nine of ten "
+        f"should, {less:.0%} lost less and {more:.0%} more "
         "(trainings hang together: no interval); observed over expected loss, median: "
         f"{', '.join(ratios)}"
     )

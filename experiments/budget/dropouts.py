@@ -21,7 +21,7 @@ from experiments.budget.losing import Choice, Loss, Lost, plan_for, train_losing
 from experiments.budget.quorums import Cost, Course, cheapest, cost_of, course_of
 from experiments.cache import digest_of_files, digest_of_product
 from experiments.datasets import DATASETS, TAIWAN
-from experiments.division import KNOWN, SCHEMAS, Divided, divided, reach, schema_of
+from experiments.division import KNOWN, SCHEMAS, Divided, divided, schema_of
 from experiments.experiment import Setting, Work
 from experiments.made_up import made_up
 from experiments.trial import People
@@ -84,12 +84,6 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     def ended(self, spare: int) -> int:
         """Returns how many would have ended with so many spare attempts, at most the plan's."""
         return sum(one.ended and one.retries <= spare for one in self.runs)
-
-    @property
-    def auc(self) -> tuple[float, float] | None:
-        """Mean and half of the 95 % interval over the seeds that ended; None if none did."""
-        found = [one.auc for one in self.runs if one.auc is not None]
-        return (sum(found) / len(found), reach(found)) if found else None
 
 
 class Cheapest(msgspec.Struct, frozen=True, kw_only=True):

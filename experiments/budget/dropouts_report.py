@@ -1,20 +1,32 @@
 """What `run dropouts` found, for people."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from matplotlib.figure import Figure
 
 from experiments.budget.dropouts import SPARE, Cell, Cheapest, Dropouts, share_ended
-from experiments.budget.losing import Choice
-from experiments.budget.quorums import ENOUGH, Cost, Course
+from experiments.budget.losing import DELTA, Choice
+from experiments.budget.quorums import ENOUGH, MOST_SPARE, Cost, Course
 from experiments.datasets import DATASETS
-from experiments.tables import markdown
+from experiments.division import reach
+from experiments.tables import markdown, mean
 
 PROMISE: Final = (
     "Epsilon is that of one trained person at one institution, bins and all spare attempts "
-    "included, at delta 1e-6, against the coordinator and c conspiring institutions, c as the row "
-    "says; neighbours add or remove all rows of that person at that institution."
+    f"included, at delta {DELTA:g}, against the coordinator and c conspiring institutions, c as "
+    "is said; neighbours add or remove all rows of that person at that institution."
 )
+_SYMBOLS: Final = {
+    "n": "institutions invited",
+    "m": "quorum, the answers that a total needs",
+    "c": "institutions that may conspire with the coordinator",
+    "t": "shares that open a total",
+    "T": "rounds",
+    "R": "spare attempts",
+    "a": "answers in a total",
+}
+_SPENT: Final = ("smallest total seen, institutions", "epsilon reserved, exact")
 _LINES: Final = ("-", "--", ":", "-.")
 _MARKERS: Final = ("o", "s", "^", "D")
 _COLORS: Final = ("#0b6e99", "#c2552d", "#777777", "#444444")
@@ -31,8 +43,9 @@ def answer(found: Dropouts) -> str:
         )
         parts.append(f"of {size} institutions, late at each attempt {ways}")
     return (
-        f"The least noise with which {ENOUGH:.0%} of trainings end (exact; noise over people, "
-        f"times a trusted curator's), {'; '.join(parts)}"
+        f"The least noise with which {ENOUGH:.0%} of trainings end (exact; quorum m, spare "
+        "attempts R, noise over people, times a trusted curator's; one institution may conspire "
+        f"with the coordinator), {'; '.join(parts)}"
     )
 
 
@@ -58,13 +71,18 @@ def choices(found: Dropouts) -> str:
             ]
         )
     return (
-        f"{markdown(heads, rows)}\n\nExact. Every plan promises epsilon {found.epsilon:g} against "
-        f"c, over {found.rounds} rounds and the question for bins; against c + 1 nothing is "
+        f"{markdown(heads, rows)}\n\nExact. {_symbols('nmctRT')} Every plan promises epsilon "
+        f"{found.epsilon:g} against c of them and the coordinator, over T = {found.rounds} rounds "
+        "and the question for bins; against c + 1 nothing is "
         "promised where 2t <= n + c + 1, since two totals of one attempt might then be opened. "
+        f"{PROMISE} Epsilon for the noise of another choice: what this choice promises against c "
+        "if it adds only that choice's noise. "
         "Noise: standard deviation in a "
         "total that everybody is in, times that of a curator who is trusted with all records: "
         "sqrt(n / (m - c)) sqrt((T + R) / T), from the product's own pricing. A training ends if "
-        "no more than R attempts fail; each institution is late in each attempt on its own."
+        "no more than R attempts fail: its probability; each institution is late in each attempt "
+        "on its own, with the probability said. Attempts a question: expected, if they never ran "
+        "out."
     )
 
 
@@ -76,7 +94,7 @@ def bears_one_more(cost: Cost) -> bool:
 def cheapest(found: Dropouts) -> str:
     """Returns the choice with the least noise for each rate, exact."""
     heads = ["institutions", "late or leaving", "late at each attempt: m, R", "noise over people"]
-    heads += ["trainings that end", "minutes of waiting"]
+    heads += ["trainings that end", "expected minutes of waiting"]
     heads += ["leaving for good: m", "noise over people", "trainings that end"]
     rows = [
         [
@@ -96,10 +114,13 @@ def cheapest(found: Dropouts) -> str:
         for one in found.cheapest
     ]
     return (
-        f"{markdown(heads, rows)}\n\nExact; c = 1. The least noise with which at least "
-        f"{ENOUGH:.0%} of trainings end, among all quorums and up to 40 spare attempts. Noise over "
-        "people: expected n / sqrt(a (m - c)) sqrt((T + R) / T), with a the answers in a total, "
-        "times that of a curator who is trusted with everybody's records. Waiting: each attempt "
+        f"{markdown(heads, rows)}\n\nExact, for c = 1 and T = {found.rounds}. "
+        f"{_symbols('nmcRTa')} The least noise with which at least "
+        f"{ENOUGH:.0%} of trainings end, among all quorums and up to {MOST_SPARE} spare attempts; "
+        "trainings that end: a probability. Noise over people: expected "
+        "n / sqrt(a (m - c)) sqrt((T + R) / T), which is the noise at equal epsilon, delta and "
+        "rounds, times that of a curator who is trusted with everybody's records. Waiting: each "
+        "attempt "
         f"that somebody is late for lasts the coordinator's deadline, {found.deadline:g} s unless "
         "told otherwise; whoever is not connected any more is waited for a few seconds only."
     )
@@ -107,8 +128,8 @@ def cheapest(found: Dropouts) -> str:
 
 def trained(found: Dropouts) -> str:
     """Returns test AUCs with institutions that are late, seeds of noise and losses."""
-    heads = ["data", "m", "c", "R", "late", "noise, everybody in", "ended", "test AUC"]
-    heads += ["spare attempts used", "smallest total", "epsilon reserved", "epsilon spent"]
+    heads = ["data", "m", "c", "R", "late", "noise, everybody in, exact", "ended", "test AUC"]
+    heads += ["spare attempts used", *_SPENT, "epsilon spent"]
     costs = {_key(one.choice): one.noise for one in found.costs}
     rows = []
     for cell in found.trained:
@@ -122,18 +143,20 @@ def trained(found: Dropouts) -> str:
                 str(choice.spare_attempts),
                 f"{cell.rate:.0%}",
                 "" if noise is None else f"{noise:.3f}",
-                f"{sum(one.ended for one in cell.runs)} of {len(cell.runs)}",
+                _share(cell, choice.spare_attempts),
                 _auc(cell),
                 *_spent(cell),
             ]
         )
     first = found.trained[0]
     return (
-        f"{markdown(heads, rows)}\n\nWhole masked trainings of {first.choice.institutions} "
-        f"institutions, {found.rounds} rounds, split seed 0, {len(first.runs)} seeds, each of the "
-        "noise and of who is late; 95 % intervals over those that ended (Student). Whoever is late "
-        "has paid; attempts that failed were given up and refunded. Spent: at the institution "
-        "that paid most, from its ledger, mean over seeds; what was not spent is released."
+        f"{markdown(heads, rows)}\n\nWhole masked trainings of n = {first.choice.institutions} "
+        f"institutions, T = {found.rounds} rounds, split seed 0, {len(first.runs)} seeds, each of "
+        f"the noise and of who is late. {_symbols('nmcRT')} Late: an institution, at each attempt. "
+        "Noise: standard deviation in a total that everybody is in, times a trusted curator's at "
+        f"equal epsilon. {_intervals(len(first.runs))} Test AUC: mean over those that ended. "
+        "Whoever is late has paid; attempts that failed were given up and refunded. Spent: at the "
+        f"institution that paid most, from its ledger; what was not spent is released. {PROMISE}"
     )
 
 
@@ -141,7 +164,8 @@ def lost(found: Dropouts) -> str:
     """Returns how many trainings end if any message may be lost."""
     heads = ["m", "messages lost"]
     heads += [f"ended with R = {spare}" for spare in SPARE]
-    heads += ["spare attempts used", "smallest total", "epsilon reserved", "epsilon spent, R = 5"]
+    most = SPARE[-1]
+    heads += [f"spare attempts used, R = {most}", *_SPENT, f"epsilon spent, R = {most}"]
     rows = [
         [
             str(cell.choice.quorum),
@@ -152,12 +176,14 @@ def lost(found: Dropouts) -> str:
         for cell in found.lost
     ]
     return (
-        f"{markdown(heads, rows)}\n\nWhole masked trainings of {found.lost[0].choice.institutions} "
-        f"institutions, c = 1, {found.rounds} rounds, {len(found.lost[0].runs)} seeds; made-up "
-        "people. Each message to an institution and its reply is lost with this probability, in "
+        f"{markdown(heads, rows)}\n\nWhole masked trainings of "
+        f"n = {found.lost[0].choice.institutions} institutions, c = 1, T = {found.rounds} rounds, "
+        f"{len(found.lost[0].runs)} seeds; made-up people. {_symbols('nmcRT')} Each "
+        "message to an institution and its reply is lost with this probability, in "
         "half of the cases before and in half after the institution has acted on it: also when "
-        "survivors sign and release, where all of them are needed and each is asked twice. Shares "
-        "with 95 % intervals (Clopper and Pearson). Spent: mean over all seeds, ended or not."
+        "survivors sign and release, where all of them are needed and each is asked twice. "
+        f"{_intervals(len(found.lost[0].runs))} Spent: at the institution that paid most, from its "
+        f"ledger. {PROMISE}"
     )
 
 
@@ -251,22 +277,44 @@ def _late(one: Cheapest, found: Dropouts) -> list[str]:
 
 
 def _auc(cell: Cell) -> str:
-    if cell.auc is None:
-        return "none ended"
-    mean, reach = cell.auc
-    return f"{mean:.4f} +-{reach:.4f}" if reach < 1 else f"{mean:.4f} (one seed)"
+    found = [one.auc for one in cell.runs if one.auc is not None]
+    return _mean(found, 4) if found else "none ended"
 
 
 def _spent(cell: Cell) -> list[str]:
+    """Returns spare attempts used, the smallest total, and epsilon reserved and spent."""
     runs = cell.runs
     return [
-        f"{sum(one.retries for one in runs) / len(runs):.1f}",
+        _mean([one.retries for one in runs], 1),
         str(min(one.fewest for one in runs)),
         f"{runs[0].reserved:.3f}",
-        f"{sum(one.spent for one in runs) / len(runs):.3f}",
+        _mean([one.spent for one in runs], 3),
     ]
+
+
+def _mean(values: Sequence[float], digits: int) -> str:
+    """Returns a mean over seeds with half of its 95 % interval (Student)."""
+    half = "(one seed)" if len(values) < 2 else f"+-{reach(values):.{digits}f}"
+    return f"{mean(values):.{digits}f} {half}"
 
 
 def _share(cell: Cell, spare: int) -> str:
     share, low, high = share_ended(cell, spare)
-    return f"{share:.0%} ({low:.0%} to {high:.0%})"
+    return f"{cell.ended(spare)} of {len(cell.runs)}: {share:.0%} ({low:.0%} to {high:.0%})"
+
+
+def _symbols(names: str) -> str:
+    """Returns what symbols of one letter mean, in one sentence."""
+    return f"{'; '.join(f'{name}: {_SYMBOLS[name]}' for name in names)}."
+
+
+def _intervals(seeds: int) -> str:
+    """Returns how to read what was counted over seeds."""
+    return (
+        "Ended: share of seeds with its 95 % interval (Clopper and Pearson). Spare attempts and "
+        "epsilon spent: mean over all seeds, ended or not, +- half of its 95 % interval (Student, "
+        f"{seeds} seeds: +-0 only says that no seed differed). Rows share seeds, and with them "
+        "draws of losses: their differences are not of independent runs. Smallest total: "
+        "institutions in the smallest of all totals of all seeds, an extreme without interval; 0 "
+        "where no total was opened with some seed. Reserved: what the plan promises, exact."
+    )

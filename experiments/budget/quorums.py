@@ -24,7 +24,8 @@ from fedscore.planning import smallest_threshold
 ENOUGH: Final = 0.95
 """The share of trainings that must end before a choice is called enough."""
 
-_MOST_SPARE: Final = 40
+MOST_SPARE: Final = 40
+"""Plans with more spare attempts are not looked at."""
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,7 +172,7 @@ def cheapest(
 def _choices(institutions: int, colluders: int) -> Iterable[Choice]:
     least = max(smallest_threshold(institutions, colluders), colluders + 2)
     for quorum in range(least, institutions + 1):
-        for spare in range(_MOST_SPARE + 1):
+        for spare in range(MOST_SPARE + 1):
             yield Choice(
                 institutions=institutions,
                 quorum=quorum,

@@ -13,6 +13,10 @@ _TITLES: Final = {
     "institution": "institution mode, a person",
     "institutions": "institution mode, whole institutions",
 }
+_HEADLINE: Final = (
+    "Headline: the epsilon that is printed for a plan, of one trained person at one institution, "
+    "against the coordinator and one institution, at the plan's delta."
+)
 _BEYOND: Final = f"above {LARGEST_EPSILON:g}"
 
 
@@ -42,7 +46,8 @@ def units(found: Units) -> str:
         "answer, against the coordinator and one of them. A person known to r institutions, with "
         "the same record at each, is added to or removed from all of them at once; people of an "
         "institution likewise. Exact: no smaller epsilon holds at this delta, if such a person "
-        "moves the sums as far as they may; at most: a bound. The last columns are what group "
+        f"moves the sums as far as they may; at most: a bound. {_HEADLINE} k: how many times a "
+        "person's bound the sums move. The last columns are what group "
         "privacy says of any mechanism with the same profile, for plans of these three epsilons: "
         f"at the same delta, or k times the headline at a delta that grows (none: above 1). "
         f"{_BEYOND.capitalize()} nobody is protected."
@@ -64,7 +69,11 @@ def modes(found: Units) -> str:
     return (
         f"{markdown(heads, rows)}\n\nEpsilon at delta {DELTA:g} of a person whom r institutions "
         "know, added or removed at all of them, in a plan made for epsilon 1: of a person at one "
-        "institution, in institution mode of one institution. In one total that is opened the "
+        "institution, in institution mode of one institution. "
+        "Against the coordinator and one institution that does not know the person, in local mode "
+        "against everybody else. mu: of Gaussian differential privacy, in which a sum's distance "
+        "is counted in standard deviations of its noise. Exact: no smaller epsilon holds at this "
+        "delta; at most: a bound. In one total that is opened the "
         "vectors add up before the noise does; in local mode each institution's noise is its own, "
         "and only mu^2 adds up. Sampled rounds are bounded by PLD of a mixture of Gaussians "
         f"(Ganesh 2024). The last line: r institutions' updates replaced by zero. "
@@ -86,7 +95,8 @@ def against(found: Units) -> str:
     return (
         f"{markdown(heads, rows)}\n\nEpsilon at delta {DELTA:g} of a trained person at one "
         "institution that is not among them (neighbours add or remove that person), in the "
-        "standard plan. Exact for whoever sees every opened sum; a reader sees only what follows "
+        f"standard plan. {_HEADLINE} Exact for "
+        "whoever sees every opened sum; a reader sees only what follows "
         "from the sums, another institution the models, so that theirs are at most this. Against "
         "more institutions than the plan's one colluder **nothing is promised**: two totals of one "
         "attempt might be opened, or an attempt be answered that was given back. The last line is "
@@ -114,7 +124,10 @@ def printed(found: Units) -> str:
         "coordinator alone", "institutions compare with their policies",
     ]  # fmt: skip
     return (
-        f"{markdown(heads, rows)}\n\nAt delta {DELTA:g}. The last column is a person's epsilon at "
+        f"{markdown(heads, rows)}\n\nEpsilons as the product states them, at delta {DELTA:g}; with "
+        "their unit, neighbours and whom they hold against as its release says. Coordinator alone: "
+        "the same against a coordinator with whom nobody conspires. The last column "
+        "is a person's epsilon at "
         "one institution, which `consider` prints and the ledger charges, in every mode."
     )
 

@@ -5,21 +5,43 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from experiments.budget.advice import QUANTILES, Advised, fit
+from experiments.budget.advice import QUANTILES, Advised, fit, held_of, write_law
 from experiments.budget.advice_cases import Case, Crowd, synthetic_crowd
-from experiments.budget.advice_report import cells_of
+from experiments.budget.advice_report import answer, cells_of
 from experiments.budget.catalogue import ADVICE
 from experiments.datasets import TAIWAN
 from experiments.division import schema_of
 from experiments.quality.thin_files import auc_against
 from experiments.trial import people_of, train_alone
+from fedscore import advice_law
 from fedscore.advice import Wish, draft_of
-from fedscore.advice_law import law
+from fedscore.advice_law import fitted
 from fedscore.demo.nation import TABLE as TAIWAN_TABLE
 
 
 def test_the_product_reads_the_law_that_the_committed_run_fitted():
-    assert ADVICE.load().law == law()
+    assert ADVICE.load().law == fitted().law
+
+
+def test_how_the_law_did_elsewhere_is_counted_from_the_committed_trainings():
+    found: Advised = ADVICE.load()
+    less = more = 0
+    for case in found.unseen:
+        expected = found.law.loss(case.noise_to_signal, case.alone)
+        less, more = less + (case.loss < expected.low), more + (case.loss > expected.high)
+    held = fitted().unseen
+    assert (held.trainings, held.less, held.more) == (len(found.unseen), less, more)
+    assert f"{held.inside / held.trainings:.0%} lie in its range" in answer(found)
+
+
+def test_the_product_reads_what_the_experiment_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(advice_law, "LAW_FILE", tmp_path / "law.json")
+    found: Advised = ADVICE.load()
+    few = found.unseen[:20]
+    write_law(found.law, few)
+    assert fitted().law == found.law
+    assert fitted().unseen == held_of(found.law, few)
+    assert fitted().unseen.trainings == 20
 
 
 def test_the_committed_law_is_the_fit_of_the_committed_trainings():
@@ -73,7 +95,7 @@ def test_a_synthetic_federation_is_as_scorable_as_it_was_drawn_to_be():
 
 def test_the_fit_finds_a_law_that_is_known():
     draw = np.random.default_rng(0)
-    known = msgspec.structs.replace(law().middle, strength=1.0, exponent=0.5, collapse=0.5)
+    known = msgspec.structs.replace(fitted().law.middle, strength=1.0, exponent=0.5, collapse=0.5)
     ratios = np.exp(draw.uniform(-10, 1, 400))
     cases = tuple(
         Case(

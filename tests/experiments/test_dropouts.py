@@ -4,8 +4,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from experiments.budget.catalogue import DROPOUTS
 from experiments.budget.dropouts import Cell, Once, share_ended
-from experiments.budget.dropouts_report import bears_one_more
+from experiments.budget.dropouts_report import bears_one_more, lost
+from experiments.budget.dropouts_report import trained as trained_table
 from experiments.budget.losing import Choice, Loss, plan_for, train_losing
 from experiments.budget.quorums import cheapest, cost_of, course_of, opens
 from tests.federations import small_schema, small_table
@@ -74,6 +76,25 @@ def test_fewer_spare_attempts_are_read_off_a_run_with_more():
     share, low, high = share_ended(cell, 2)
     assert share == 0.5
     assert 0 < low < 0.5 < high < 1
+
+
+def test_every_figure_over_seeds_has_its_interval_and_the_others_say_exact_or_smallest():
+    """Retries of 0, 2, 3 and 5: mean 2.5, standard deviation 2.0817, Student's 3.1824 of three."""
+    runs = [msgspec.structs.replace(RUN, retries=retries, auc=0.7) for retries in (0, 2, 3)]
+    runs.append(msgspec.structs.replace(RUN, retries=5, ended=False, fewest=2, spent=0.3))
+    late = Cell(dataset="taiwan", choice=CHOICE, loss=Loss.LATE, rate=0.1, runs=tuple(runs))
+    gone = msgspec.structs.replace(late, dataset="", loss=Loss.LOST)
+    found = msgspec.structs.replace(DROPOUTS.load(), trained=(late,), lost=(gone,))
+    ended = "2 of 4: 50% (7% to 93%)"
+    for told in (trained_table(found), lost(found)):
+        head, _, row = told.splitlines()[:3]
+        assert "smallest total seen, institutions | epsilon reserved, exact | epsilon spent" in head
+        assert row.endswith("| 2.5 +-3.3 | 2 | 1.000 | 0.450 +-0.159 |")
+        assert ended in row
+        for words in ("quorum", "may conspire", "spare attempts", "4 seeds", "delta 1e-06"):
+            assert words in told
+    alone = msgspec.structs.replace(late, runs=(runs[0],))
+    assert "0.500 (one seed)" in trained_table(msgspec.structs.replace(found, trained=(alone,)))
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from fedscore.advice import (
     nominal_schema,
     rounds_for,
 )
-from fedscore.advice_law import LAW_FILE, Curve, law
+from fedscore.advice_law import LAW_FILE, Curve, Fitted, Held, fitted
 from tests.fuzzing import typed
 
 SCHEMA = nominal_schema(10)
@@ -48,8 +48,8 @@ def test_the_middle_lies_in_its_range_and_no_noise_loses_next_to_nothing() -> No
     for epsilon in (0.05, 0.2, 1.0, 10.0):
         loss = advise(wish(), epsilon).loss
         assert loss.low <= loss.middle <= loss.high
-    assert law().middle.lost(0.0, 0.75) == pytest.approx(0.0, abs=1e-12)
-    assert law().middle.lost(1e9, 0.75) == pytest.approx(0.25, abs=1e-3)
+    assert fitted().law.middle.lost(0.0, 0.75) == pytest.approx(0.0, abs=1e-12)
+    assert fitted().law.middle.lost(1e9, 0.75) == pytest.approx(0.25, abs=1e-3)
 
 
 def test_an_excess_of_three_halves_the_distance_of_good_and_bad() -> None:
@@ -165,4 +165,30 @@ def test_people_get_tables_and_the_command_to_type() -> None:
 
 def test_the_law_is_whole_and_in_the_package() -> None:
     assert LAW_FILE.is_file()
-    assert law().middle.offset == 0.0
+    assert fitted().law.middle.offset == 0.0
+
+
+def test_the_command_says_how_the_range_did_on_data_it_was_not_fitted_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whom = "--people 90000 --institutions 4 --features 9 --epsilon 1"
+    assert advised(whom).unseen == fitted().unseen
+    monkeypatch.setattr(
+        "fedscore.advice.fitted",
+        lambda: Fitted(law=law, unseen=Held(trainings=200, less=22, more=38)),
+    )
+    law = fitted().law
+    said = " ".join(typed(shlex.split(f"plan advise {whom}")).out.split())
+    assert "Of 200 trainings on data that it was not fitted on, about 7 in 10 fell inside" in said
+    assert "(11% lost less, 19% more)" in said
+    assert advised(whom).unseen.inside == 140
+
+
+def test_a_law_that_does_not_say_how_it_did_or_contradicts_itself_is_refused() -> None:
+    known = msgspec.json.decode(LAW_FILE.read_bytes())
+    for bad in ({"law": known["law"]}, known | {"more": 1}, known | {"unseen": {"trainings": 9}}):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert(bad, Fitted)
+    for counts in ((0, 0, 0), (5, 3, 3), (5, -1, 0)):
+        with pytest.raises(ConfigurationError, match="trainings"):
+            Held(**dict(zip(("trainings", "less", "more"), counts, strict=True)))
