@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from experiments.cache import ROOT
 from experiments.experiment import Setting
-from experiments.tables import markdown
+from experiments.tables import Middle, error_bars, in_brackets, markdown, middle, ratio
 
 BATCH: Final = 4_096
 HIDDEN: Final = 64
@@ -25,20 +25,30 @@ PATIENCE: Final = 20
 _ONE_THREAD: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """One step.
+
+    Attributes:
+        number: of the turn; those of the same number were taken one after the other.
+        seconds: of wall time.
+        cpu: seconds of the process.
+    """
+
+    number: int
+    seconds: float
+    cpu: float
+
+
 class Way(msgspec.Struct, frozen=True, kw_only=True):
     """One way to take a step.
 
     Attributes:
         way: short name.
-        seconds: of wall time, the median of the turns.
-        cpu: seconds of the process, likewise.
-        turns: that were measured.
+        turns: that were measured; slow ways sit some out.
     """
 
     way: str
-    seconds: float
-    cpu: float
-    turns: int
+    turns: tuple[Turn, ...]
 
 
 class GradientSteps(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,9 +68,14 @@ class GradientSteps(msgspec.Struct, frozen=True, kw_only=True):
     cores: int
     ways: tuple[Way, ...]
 
-    def times_plain(self, one: Way) -> float:
-        """Returns how many times the CPU of the step without privacy it takes."""
-        return one.cpu / self.ways[0].cpu
+    def times_plain(self, one: Way) -> Middle:
+        """Returns how many times the CPU of the step without privacy it takes, turn by turn."""
+        plain = {turn.number: turn.cpu for turn in self.ways[0].turns}
+        return ratio((turn.cpu for turn in one.turns), (plain[turn.number] for turn in one.turns))
+
+    def in_brackets(self) -> str:
+        """Says what the ranges are."""
+        return in_brackets(*(len(one.turns) for one in self.ways))
 
 
 def run_gradient_steps(setting: Setting) -> GradientSteps:
@@ -118,18 +133,19 @@ def table(found: GradientSteps) -> str:
     rows = [
         [
             TITLES[one.way],
-            f"{one.cpu * 1e3:.1f}",
-            f"{found.times_plain(one):.1f}",
-            f"{one.seconds * 1e3:.1f}",
-            str(one.turns),
+            f"{middle(turn.cpu * 1e3 for turn in one.turns):.1f}",
+            f"{found.times_plain(one):.1f}" if place else "1",
+            f"{middle(turn.seconds * 1e3 for turn in one.turns):.1f}",
+            str(len(one.turns)),
         ]
-        for one in found.ways
+        for place, one in enumerate(found.ways)
     ]
     return (
         f"{markdown(heads, rows)}\n\nBatch {found.batch:,}, network "
         f"{INPUTS}-{found.hidden}-{found.hidden}-1 with tanh, one thread, medians of turns taken "
-        "by all ways one after the other. Ours has an additive layer as well; it clips, checks and "
-        "adds up in whole numbers, draws discrete noise and takes the step. Load before: "
+        "by all ways one after the other, the ratio turn by turn; in brackets "
+        f"{found.in_brackets()}. Ours has an additive layer as well; it clips, checks "
+        "and adds up in whole numbers, draws discrete noise and takes the step. Load before: "
         f"{found.load:.1f} on {found.cores} cores."
     )
 
@@ -139,8 +155,9 @@ def answer(found: GradientSteps) -> str:
     times = {one.way: found.times_plain(one) for one in found.ways}
     return (
         f"A private step takes {times['closed']:.1f} times the CPU of plain SGD; Opacus' ghost "
-        f"clipping {times['ghost']:.0f} times, its hooks {times['hooks']:.0f} times; a module of "
-        f"one's own, a row at a time, {times['module']:.0f} times"
+        f"clipping {times['ghost']:.1f} times, its hooks {times['hooks']:.0f} times; a module of "
+        f"one's own, a row at a time, {times['module']:.0f} times (in brackets "
+        f"{found.in_brackets()})"
     )
 
 
@@ -150,7 +167,13 @@ def plot(found: GradientSteps) -> Figure:
     axes = figure.add_subplot()
     ways = found.ways[::-1]
     colors = ["#0b6e99" if "ours" in TITLES[one.way] else "#c2552d" for one in ways]
-    axes.barh([TITLES[one.way] for one in ways], list(map(found.times_plain, ways)), color=colors)
+    times = list(map(found.times_plain, ways))
+    axes.barh(
+        [TITLES[one.way] for one in ways],
+        [one.median for one in times],
+        xerr=error_bars(times),
+        color=colors,
+    )
     axes.set_xscale("log")
     axes.set_xlabel("CPU of a step, times that of plain SGD")
     return figure

@@ -2,11 +2,10 @@
 
     python -m experiments.speed.gradient_ways BATCH HIDDEN REPEATS PATIENCE
 
-prints the seconds of each as JSON. The ways take turns, so that a busy machine is busy for all;
-slow ones have fewer turns: PATIENCE seconds each, about.
+prints the seconds of each turn as JSON. The ways take turns, so that a busy machine is busy for
+all; slow ones have fewer turns: PATIENCE seconds each, about.
 """
 
-import statistics
 import sys
 import time
 import warnings
@@ -26,7 +25,7 @@ from torch.func import functional_call, grad, vmap
 
 from clients.module_gradients import ModuleGradients
 from clients.network_gradients import NetworkGradients
-from experiments.speed.gradient_steps import INPUTS, Way
+from experiments.speed.gradient_steps import INPUTS, Turn, Way
 from federation.door import Products, add_noise, sum_of
 from federation.model.network import Activation
 from federation.query import UNITS_PER_CLIP, BoundedSum, Question
@@ -188,9 +187,9 @@ def _functorch(module: nn.Module, x: Tensor, bad: Tensor) -> Step:
 
 
 def taken(batch: int, hidden: int, repeats: int, patience: float) -> list[Way]:
-    """Returns what each way takes, the median of its turns."""
+    """Returns what each way takes, turn by turn."""
     listed = steps(batch, hidden)
-    found: dict[str, list[tuple[float, float]]] = {way: [] for way in listed}
+    found: dict[str, list[Turn]] = {way: [] for way in listed}
     turns = {}
     for way, step in listed.items():
         step()
@@ -202,16 +201,9 @@ def taken(batch: int, hidden: int, repeats: int, patience: float) -> list[Way]:
             if turn % max(1, repeats // turns[way]) == 0:
                 started, busy = time.perf_counter(), time.process_time()
                 step()
-                found[way].append((time.perf_counter() - started, time.process_time() - busy))
-    return [
-        Way(
-            way=way,
-            seconds=statistics.median(seconds for seconds, _ in times),
-            cpu=statistics.median(cpu for _, cpu in times),
-            turns=len(times),
-        )
-        for way, times in found.items()
-    ]
+                seconds, cpu = time.perf_counter() - started, time.process_time() - busy
+                found[way].append(Turn(number=turn, seconds=seconds, cpu=cpu))
+    return [Way(way=way, turns=tuple(times)) for way, times in found.items()]
 
 
 def main() -> None:

@@ -1,14 +1,15 @@
 """What `run masks` found, as a sentence, tables and a plot."""
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.speed.mask_peers import FlowerOpening
+from experiments.speed.mask_peers import Ckks, FlowerOpening
 from experiments.speed.mask_rounds import Round
-from experiments.speed.masks import MaskCosts
-from experiments.tables import markdown
+from experiments.speed.masks import MaskCosts, OfWord, Ours, Uploading
+from experiments.tables import Middle, error_bars, in_brackets, markdown, middle, ratio
 from federation.secure_aggregation.words import WORD_BITS
 
 _COLORS: Final = {32: "#0b6e99", 64: "#4aa3c7"}
@@ -16,30 +17,31 @@ _MARKERS: Final = {32: "o", 64: "s"}
 _PEER: Final = "#c2552d"
 _GREY: Final = "#777777"
 _NOTHING: Final = "-"
+_ONCE: Final = "Measured once, so without a range."
 
 
 def answer(found: MaskCosts) -> str:
     """Returns the answer in one sentence."""
     parts = []
-    ratios = [
-        one.flower.total / ours.total
-        for one in found.uploads
-        if one.flower is not None
-        for ours in one.ours
-    ]
+    ratios = [_flower(one, ours) for one in found.uploads if one.flower for ours in one.ours]
     if ratios:
         opened = [_times(flower, ours) for flower, ours in _pairs(found)]
         parts.append(
-            f"an upload takes {min(ratios):.1f} to {max(ratios):.0f} times less CPU than with "
-            f"Flower's SecAgg+, opening a total at least {min(opened):,.0f} times less"
+            f"an upload takes {_span(ratios)} times less CPU than with Flower's SecAgg+, opening "
+            f"a total at least {min(opened):,.0f} times less (measured once)"
         )
-    limits = [ours.limit / ours.total for one in found.uploads for ours in one.ours]
+    limits = [
+        _figure(ours, lambda o: o.total / o.limit) for one in found.uploads for ours in one.ours
+    ]
     parts.append(
-        f"an upload takes {1 / max(limits):.1f} to {1 / min(limits):.1f} times what AES-CTR and "
-        "addition alone take"
+        f"an upload takes {_span(limits)} times what AES-CTR and addition alone take (lowest "
+        "and highest median of all settings; in brackets the ends of their ranges, which are "
+        f"{in_brackets(*_turns(found))} of each setting)"
     )
     masks, notes = _shares(found)
-    parts.append(f"masks are {masks:.0%} of the demo's CPU time, notes on disk {notes:.0%}")
+    parts.append(
+        f"masks are {masks:.0%} of the demo's CPU time, notes on disk {notes:.0%} (measured once)"
+    )
     return "; ".join(parts) + _missing(found)
 
 
@@ -52,23 +54,31 @@ def uploads(found: MaskCosts) -> str:
             f"{one.parameters:,}",
             str(one.institutions),
             f"{ours.bits} bits",
-            *(f"{value:.2f}" for value in (ours.limit, ours.mask, ours.total)),
+            f"{_figure(ours, lambda o: o.limit):.2f}",
+            f"{_figure(ours, lambda o: o.mask):.2f}",
+            f"{middle(ours.totals):.2f}",
             *(
-                [_NOTHING] * 3
-                if one.flower is None
-                else [
-                    f"{one.flower.total:.1f}",
-                    f"{one.flower.mask:.1f}",
-                    f"{one.flower.total / ours.total:.1f}",
+                [
+                    f"{middle(peer.total for peer in one.flower):.1f}",
+                    f"{middle(peer.mask for peer in one.flower):.1f}",
+                    f"{_flower(one, ours):.1f}",
                 ]
+                if one.flower
+                else [_NOTHING] * 3
             ),
-            f"{ours.limit / ours.mask:.2f}",
-            f"{ours.limit / ours.total:.2f}",
+            f"{_figure(ours, lambda o: o.limit / o.mask):.2f}",
+            f"{_figure(ours, lambda o: o.limit / o.total):.2f}",
         ]
         for one in found.uploads
         for ours in one.ours
     ]
-    return markdown(heads, rows) + _versions(found)
+    (turns,) = set(_turns(found))
+    in_a_row = len(found.uploads[0].ours[0].turns[0])
+    return (
+        f"{markdown(heads, rows)}\n\nMedians of {turns} turns, each with one upload of Flower's "
+        f"and the median of {in_a_row} of ours for each word; ratios turn by turn; in brackets "
+        f"{in_brackets(turns)}.{_versions(found)}"
+    )
 
 
 def openings(found: MaskCosts) -> str:
@@ -101,7 +111,7 @@ def openings(found: MaskCosts) -> str:
                 ),
             ]
         )
-    return markdown(heads, rows)
+    return f"{markdown(heads, rows)}\n\n{_ONCE}"
 
 
 def schemes(found: MaskCosts) -> str:
@@ -110,7 +120,12 @@ def schemes(found: MaskCosts) -> str:
     heads += ["client afterwards, ms"]
     sizes = dict.fromkeys(one.parameters for one in found.uploads)
     rows = [row for parameters in sizes for row in _schemes(found, parameters)]
-    return markdown(heads, rows)
+    turns = [*_turns(found), *(len(_ckks(found, parameters)) for parameters in sizes)]
+    return (
+        f"{markdown(heads, rows)}\n\nMedians; in brackets {in_brackets(*filter(None, turns))}. "
+        "A time without brackets was measured once, so has no range. CKKS was not measured in "
+        "turns with the others."
+    )
 
 
 def _schemes(found: MaskCosts, parameters: int) -> Iterable[list[str]]:
@@ -124,47 +139,45 @@ def _schemes(found: MaskCosts, parameters: int) -> Iterable[list[str]]:
         yield _scheme(
             parameters,
             f"masks, {ours.bits} bits, {institutions} institutions",
-            upload=ours.total,
+            upload=middle(ours.totals),
             nbytes=ours.nbytes,
-            server=1000 * sum(of_round.coordinator.seconds.values()) / institutions,
-            after=1000 * of_round.institution.seconds["survivors"],
+            server=f"{1000 * sum(of_round.coordinator.seconds.values()) / institutions:.1f}",
+            after=f"{1000 * of_round.institution.seconds['survivors']:.1f}",
         )
     opening = next(
         (one for one in found.flower_openings if one.parameters == parameters and not one.dropped),
         None,
     )
-    if largest.flower is not None and opening is not None:
+    if largest.flower and opening is not None:
         yield _scheme(
             parameters,
             f"Flower SecAgg+, {institutions} institutions",
-            upload=largest.flower.total,
-            nbytes=largest.flower.nbytes,
-            server=1000 * opening.total / institutions,
-            after=None,
+            upload=middle(one.total for one in largest.flower),
+            nbytes=largest.flower[0].nbytes,
+            server=f"{1000 * opening.total / institutions:.1f}",
+            after=_NOTHING,
         )
-    for one in found.ckks:
-        if one.parameters == parameters:
-            yield _scheme(
-                parameters,
-                "CKKS as NVFlare, any number",
-                upload=one.encrypt,
-                nbytes=one.nbytes,
-                server=one.add,
-                after=one.decrypt,
-            )
+    if turns := _ckks(found, parameters):
+        yield _scheme(
+            parameters,
+            "CKKS as NVFlare, any number",
+            upload=middle(one.encrypt for one in turns),
+            nbytes=turns[0].nbytes,
+            server=f"{middle(one.add for one in turns):.1f}",
+            after=f"{middle(one.decrypt for one in turns):.1f}",
+        )
 
 
 def _scheme(
     parameters: int,
     name: str,
     *,
-    upload: float,
+    upload: Middle,
     nbytes: int,
-    server: float,
-    after: float | None,
+    server: str,
+    after: str,
 ) -> list[str]:
-    last = _NOTHING if after is None else f"{after:.1f}"
-    return [f"{parameters:,}", name, f"{upload:.1f}", f"{nbytes / 1e6:.2f}", f"{server:.1f}", last]
+    return [f"{parameters:,}", name, f"{upload:.1f}", f"{nbytes / 1e6:.2f}", server, after]
 
 
 def rounds(found: MaskCosts) -> str:
@@ -192,7 +205,7 @@ def rounds(found: MaskCosts) -> str:
         f"{one.coordinator.seconds['session']:.2f} s at the coordinator"
         for one in found.sessions
     )
-    return f"{markdown(heads, rows)}\n\nA session, once: {sessions}."
+    return f"{markdown(heads, rows)}\n\nA session, once: {sessions}. {_ONCE}"
 
 
 def demo(found: MaskCosts) -> str:
@@ -204,7 +217,7 @@ def demo(found: MaskCosts) -> str:
         for part, seconds in parts.items()
     ]
     rows.append(["everything", f"{1000 * one.seconds / one.questions:.1f}", "100.0%"])
-    return markdown(["part", "CPU ms a round, all parties", "share"], rows)
+    return f"{markdown(['part', 'CPU ms a round, all parties', 'share'], rows)}\n\n{_ONCE}"
 
 
 def plot(found: MaskCosts) -> Figure:
@@ -218,17 +231,17 @@ def plot(found: MaskCosts) -> Figure:
         ours = [one.ours[place] for one in shown]
         color = _COLORS[bits]
         look = {"color": color, "marker": _MARKERS[bits]}
-        left.plot(counts, [o.total for o in ours], **look, label=f"{bits} bits")
-        limits = [one.limit for one in ours]
+        _curve(left, counts, [middle(o.totals) for o in ours], **look, label=f"{bits} bits")
+        limits = [_figure(o, lambda upload: upload.limit) for o in ours]
         label = f"AES-CTR and addition alone, {bits} bits"
-        left.plot(counts, limits, **look, fillstyle="none", linestyle=":", label=label)
-    flower = [one.flower.total for one in shown if one.flower is not None]
+        _curve(left, counts, limits, **look, fillstyle="none", linestyle=":", label=label)
+    flower = [middle(peer.total for peer in one.flower) for one in shown if one.flower]
     if flower:
-        left.plot(counts, flower, color=_PEER, marker="^", label="Flower SecAgg+")
-    for one in found.ckks:
-        if one.parameters == largest:
-            label = "CKKS as NVFlare"
-            left.axhline(one.encrypt, color=_GREY, linestyle="--", linewidth=1, label=label)
+        _curve(left, counts, flower, color=_PEER, marker="^", label="Flower SecAgg+")
+    if turns := _ckks(found, largest):
+        encrypt, label = middle(one.encrypt for one in turns), "CKKS as NVFlare"
+        left.axhline(encrypt.median, color=_GREY, linestyle="--", linewidth=1, label=label)
+        left.axhspan(encrypt.low, encrypt.high, color=_GREY, alpha=0.2)
     left.set_title(f"one upload of {largest:,} numbers")
     left.set_ylabel("CPU ms")
     for dropped, line in ((0, "-"), (1, "--")):
@@ -241,7 +254,7 @@ def plot(found: MaskCosts) -> Figure:
         right.plot(sizes, each, color=_COLORS[32], linestyle=line, marker="o", label=label)
         label = f"coordinator, {name}"
         right.plot(sizes, all_of_it, color=_PEER, linestyle=line, marker="^", label=label)
-    right.set_title(f"one round of {found.rounds[0].parameters:,} numbers")
+    right.set_title(f"one round of {found.rounds[0].parameters:,} numbers, measured once")
     for axes in (left, right):
         axes.set_xscale("log")
         axes.set_yscale("log")
@@ -251,6 +264,35 @@ def plot(found: MaskCosts) -> Figure:
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.minorticks_off()
     return figure
+
+
+def _curve(axes: Axes, counts: list[int], middles: list[Middle], **look: Any) -> None:  # noqa: ANN401  matplotlib's
+    medians = [one.median for one in middles]
+    axes.errorbar(counts, medians, yerr=error_bars(middles), capsize=3, **look)
+
+
+def _figure(ours: OfWord, figure: Callable[[Ours], float]) -> Middle:
+    return middle(ours.of_turns(figure))
+
+
+def _flower(one: Uploading, ours: OfWord) -> Middle:
+    """Returns how many times as long Flower's upload takes as ours."""
+    return ratio((peer.total for peer in one.flower), ours.totals)
+
+
+def _span(ratios: Sequence[Middle]) -> str:
+    """Returns the lowest and the highest median, and how far their ranges reach."""
+    medians = [one.median for one in ratios]
+    low, high = min(one.low for one in ratios), max(one.high for one in ratios)
+    return f"{min(medians):.1f} to {max(medians):.1f} ({low:.1f} to {high:.1f})"
+
+
+def _turns(found: MaskCosts) -> list[int]:
+    return [len(ours.turns) for one in found.uploads for ours in one.ours]
+
+
+def _ckks(found: MaskCosts, parameters: int) -> list[Ckks]:
+    return [one for one in found.ckks if one.parameters == parameters]
 
 
 def _pairs(found: MaskCosts) -> list[tuple[FlowerOpening, Round]]:
@@ -280,4 +322,4 @@ def _missing(found: MaskCosts) -> str:
 
 def _versions(found: MaskCosts) -> str:
     peers = ", ".join(f"{name} {version}" for name, version in found.peers.items())
-    return f"\n\nPeers: {peers or 'none'}{_missing(found)}."
+    return f" Peers: {peers or 'none'}{_missing(found)}."

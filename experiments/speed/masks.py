@@ -4,8 +4,9 @@ All times are CPU time of one process. What is compared is measured in turns, so
 slows down slows all of it.
 """
 
+from collections.abc import Callable
 from statistics import median
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -38,15 +39,13 @@ _FEW: Final = 200
 
 _IN_A_ROW: Final = 3
 """Of our uploads for each one of Flower's, which takes far longer."""
-
-S = TypeVar("S", bound=msgspec.Struct)
+_CKKS_TURNS: Final = 3
 
 
 class Ours(msgspec.Struct, frozen=True, kw_only=True):
-    """CPU milliseconds of one of our uploads, medians.
+    """CPU milliseconds of one of our uploads.
 
     Attributes:
-        bits: of a word.
         draw: the pairs' chains ratcheted, seeds drawn.
         mask: masks added to the vector.
         share: shares made and sealed, everything hashed and signed.
@@ -54,7 +53,6 @@ class Ours(msgspec.Struct, frozen=True, kw_only=True):
         nbytes: of the vector, shares and digests.
     """
 
-    bits: int
     draw: float
     mask: float
     share: float
@@ -67,6 +65,32 @@ class Ours(msgspec.Struct, frozen=True, kw_only=True):
         return self.draw + self.mask + self.share
 
 
+class OfWord(msgspec.Struct, frozen=True, kw_only=True):
+    """Our uploads with one size of words.
+
+    Attributes:
+        bits: of a word.
+        turns: some uploads each, the same number in all.
+    """
+
+    bits: int
+    turns: tuple[tuple[Ours, ...], ...]
+
+    def of_turns(self, figure: Callable[[Ours], float]) -> list[float]:
+        """Returns a figure of each turn, the median of its uploads."""
+        return [median(map(figure, turn)) for turn in self.turns]
+
+    @property
+    def totals(self) -> list[float]:
+        """Milliseconds of an upload in each turn."""
+        return self.of_turns(lambda one: one.total)
+
+    @property
+    def nbytes(self) -> int:
+        """Of an upload: the same in all."""
+        return self.turns[0][0].nbytes
+
+
 class Uploading(msgspec.Struct, frozen=True, kw_only=True):
     """One institution's upload.
 
@@ -75,14 +99,14 @@ class Uploading(msgspec.Struct, frozen=True, kw_only=True):
         institutions: n.
         threshold: t.
         ours: for each word.
-        flower: None if it is not installed.
+        flower: one of each turn; empty if it is not installed.
     """
 
     parameters: int
     institutions: int
     threshold: int
-    ours: tuple[Ours, ...]
-    flower: FlowerUpload | None
+    ours: tuple[OfWord, ...]
+    flower: tuple[FlowerUpload, ...]
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +132,7 @@ class MaskCosts(msgspec.Struct, frozen=True, kw_only=True):
         uploads: by parameters and institutions.
         openings: ours, with a whole round each.
         flower_openings: Flower's, empty if it is not installed.
-        ckks: empty if TenSEAL is not installed.
+        ckks: some of each size; empty if TenSEAL is not installed.
         sessions: by institutions.
         rounds: of a small scorecard.
         demo: the demo's trainings.
@@ -142,7 +166,7 @@ def run_masks(setting: Setting) -> MaskCosts:
             setting.advance()
     flower_openings = _flower_openings(joint, sizes)
     setting.advance()
-    found_ckks = tuple(map(_ckks, sizes)) if mask_peers.TENSEAL else ()
+    found_ckks = _ckks(sizes) if mask_peers.TENSEAL else ()
     setting.advance()
     for institutions in round_groups:
         joint = begun(institutions)
@@ -177,22 +201,22 @@ def run_masks(setting: Setting) -> MaskCosts:
 def _uploading(joint: Joint, parameters: int, repeats: int) -> Uploading:
     institutions = len(joint.sessions)
     threshold = joint.sessions[0].group.terms.threshold
-    ours: dict[int, list[Ours]] = {bits: [] for bits in WORD_BITS}
+    ours: dict[int, list[tuple[Ours, ...]]] = {bits: [] for bits in WORD_BITS}
     flower: list[FlowerUpload] = []
     client = mask_peers.FlowerClient(institutions, threshold) if mask_peers.FLOWER else None
     vector = vector_of(institutions // 2, parameters)
     quantized = vector.astype(np.int32)
     for _ in range(repeats):
         for bits, found in ours.items():
-            found += [_upload(joint, vector, bits) for _ in range(_IN_A_ROW)]
+            found.append(tuple(_upload(joint, vector, bits) for _ in range(_IN_A_ROW)))
         if client is not None:
             flower.append(client.upload(quantized))
     return Uploading(
         parameters=parameters,
         institutions=institutions,
         threshold=threshold,
-        ours=tuple(map(_median, ours.values())),
-        flower=_median(flower) if flower else None,
+        ours=tuple(OfWord(bits=bits, turns=tuple(turns)) for bits, turns in ours.items()),
+        flower=tuple(flower),
     )
 
 
@@ -216,7 +240,6 @@ def _upload(joint: Joint, vector: NDArray[np.int64], bits: int) -> Ours:
         identity=joint.identities[place],
     )
     return Ours(
-        bits=bits,
         draw=draw,
         mask=mask,
         share=clock.lap(),
@@ -244,17 +267,6 @@ def _limit(masks: int, words: Words) -> float:
     return min(found)
 
 
-def _median(found: list[S]) -> S:
-    """Returns the medians of each figure."""
-    kind = type(found[0])
-    return kind(
-        **{
-            name: type(value)(median(getattr(one, name) for one in found))
-            for name, value in msgspec.structs.asdict(found[0]).items()
-        }
-    )
-
-
 # 2. One total, and whole rounds.
 
 
@@ -275,5 +287,5 @@ def _flower_openings(joint: Joint, sizes: tuple[int, ...]) -> tuple[FlowerOpenin
     )
 
 
-def _ckks(parameters: int) -> Ckks:
-    return _median([mask_peers.ckks(parameters) for _ in range(3)])
+def _ckks(sizes: tuple[int, ...]) -> tuple[Ckks, ...]:
+    return tuple(mask_peers.ckks(size) for _ in range(_CKKS_TURNS) for size in sizes)

@@ -1,6 +1,6 @@
 """One way to read the table of `experiments.speed.sources`, in a process that does nothing else.
 
-    python -m experiments.speed.source_ways WAY DIRECTORY COLUMNS REPEATS
+    python -m experiments.speed.source_ways WAY DIRECTORY COLUMNS
 
 prints what it took as JSON.
 """
@@ -53,7 +53,7 @@ missing = true
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
-    """What one way took.
+    """What one way took in one turn.
 
     Attributes:
         seconds: of wall time.
@@ -71,22 +71,18 @@ def names(columns: int) -> list[str]:
     return [f"f{number}" for number in range(columns)]
 
 
-def taken(way: str, directory: Path, columns: int, repeats: int) -> Taken:
-    """Returns what a way takes, the fastest of some times after one that does not count.
+def taken(way: str, directory: Path, columns: int) -> Taken:
+    """Returns what a way takes, after one time that does not count.
 
     Args:
         way: of `WAYS`, or "nothing".
         directory: where the tables lie.
         columns: of doubles.
-        repeats: at least one.
     """
     _work(way, directory, columns)  # what is loaded on the way is not what is asked for
-    found = []
-    for _ in range(repeats):
-        started, cpu = time.perf_counter(), time.process_time()
-        _work(way, directory, columns)
-        found.append((time.perf_counter() - started, time.process_time() - cpu))
-    seconds, cpu = min(found)
+    started, busy = time.perf_counter(), time.process_time()
+    _work(way, directory, columns)
+    seconds, cpu = time.perf_counter() - started, time.process_time() - busy
     return Taken(seconds=seconds, cpu=cpu, peak_bytes=_peak_bytes())
 
 
@@ -145,6 +141,6 @@ def _schema(columns: int) -> Schema:
 
 
 if __name__ == "__main__":
-    way, directory, columns, repeats = sys.argv[1:]
-    found = taken(way, Path(directory), int(columns), int(repeats))
+    way, directory, columns = sys.argv[1:]
+    found = taken(way, Path(directory), int(columns))
     sys.stdout.buffer.write(msgspec.json.encode(found))

@@ -3,8 +3,9 @@
 Random doubles, every twentieth a NULL, beside a key and an outcome. Two ways to fetch them from
 PostgreSQL: the product's COPY, and a server-side cursor in blocks of the same rows; both in the
 order of the key and both into numbers. Then the product's whole way from a source to a snapshot.
-Each runs in a process of its own, so that its peak of memory is its own; the server's time is in
-the seconds, its memory is not in the peak. Nothing is kept in the cache: a time is measured when
+The ways take turns, so that a busy machine is busy for all; each turn is a process of its own, so
+that its peak of memory is its own. The server's time is in the seconds, its memory is not in the
+peak. Nothing is kept in the cache: a time is measured when
 it is asked for.
 """
 
@@ -24,12 +25,14 @@ import pyarrow.parquet as pq
 from experiments.cache import ROOT
 from experiments.experiment import Setting
 from experiments.speed.source_ways import CONNECTION, WAYS, Taken, names
+from experiments.tables import Middle, middle, ratio
 from federation.errors import ConfigurationError
 from fedscore.demo.postgresql_server import installed, running_server
 
 ROWS: Final = 200_000
 COLUMNS: Final = 24
-REPEATS: Final = 5
+TURNS: Final = 7
+_CURSOR: Final = list(WAYS).index("cursor")
 
 
 class Way(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,17 +40,16 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: for people.
-        seconds: of wall time, the least of the repeats.
-        cpu: seconds of this process in that repeat.
-        peak_bytes: most memory that the process ever held, its libraries included.
-        idle_bytes: the same of a process that only loads the libraries.
+        turns: those of the same place were taken one after the other.
     """
 
     name: str
-    seconds: float
-    cpu: float
-    peak_bytes: int
-    idle_bytes: int
+    turns: tuple[Taken, ...]
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most memory that a process ever held, its libraries included."""
+        return max(turn.peak_bytes for turn in self.turns)
 
 
 class Sources(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,17 +59,35 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
         rows: of the table.
         columns: of doubles.
         server: version of PostgreSQL.
+        idle_bytes: most memory of a process that only loads the libraries.
         ways: to fetch from PostgreSQL, then to a snapshot.
     """
 
     rows: int
     columns: int
     server: str
+    idle_bytes: int
     ways: tuple[Way, ...]
 
-    def rate(self, one: Way) -> float:
+    @property
+    def cursor(self) -> Way:
+        """What the others are compared with."""
+        return self.ways[_CURSOR]
+
+    @property
+    def turns(self) -> int:
+        """Of each way."""
+        return len(self.cursor.turns)
+
+    def rate(self, one: Way) -> Middle:
         """Returns rows a second."""
-        return self.rows / one.seconds
+        return middle(self.rows / turn.seconds for turn in one.turns)
+
+    def times_cursor(self, one: Way) -> Middle:
+        """Returns how many times as many rows a second as the cursor, turn by turn."""
+        return ratio(
+            (turn.seconds for turn in self.cursor.turns), (turn.seconds for turn in one.turns)
+        )
 
 
 def run_sources(setting: Setting) -> Sources:
@@ -79,8 +99,8 @@ def run_sources(setting: Setting) -> Sources:
     programs = installed()
     if programs is None:
         raise ConfigurationError("This needs PostgreSQL, installed on this machine.")
-    rows, columns, repeats = (3_000, 3, 1) if setting.quick else (ROWS, COLUMNS, REPEATS)
-    setting.expect(len(WAYS) + 1)
+    rows, columns, turns = (3_000, 3, 1) if setting.quick else (ROWS, COLUMNS, TURNS)
+    setting.expect(turns)
     with tempfile.TemporaryDirectory() as scratch, running_server(programs) as socket:
         directory = Path(scratch)
         connection = f"host={socket} dbname=postgres user=postgres"
@@ -88,34 +108,24 @@ def run_sources(setting: Setting) -> Sources:
         file.touch(mode=0o600)
         file.write_text(connection)
         server = _make_tables(directory, connection, rows, columns)
-
-        def alone(way: str) -> Taken:
-            found = _alone(way, directory, columns, repeats)
+        idle = _alone("nothing", directory, columns)
+        found: dict[str, list[Taken]] = {way: [] for way in WAYS}
+        for _ in range(turns):
+            for way, taken in found.items():
+                taken.append(_alone(way, directory, columns))
             setting.advance()
-            return found
-
-        idle = alone("nothing").peak_bytes
-        ways = [(title, alone(way)) for way, title in WAYS.items()]
     return Sources(
         rows=rows,
         columns=columns,
         server=server,
-        ways=tuple(
-            Way(
-                name=title,
-                seconds=one.seconds,
-                cpu=one.cpu,
-                peak_bytes=one.peak_bytes,
-                idle_bytes=idle,
-            )
-            for title, one in ways
-        ),
+        idle_bytes=idle.peak_bytes,
+        ways=tuple(Way(name=WAYS[way], turns=tuple(taken)) for way, taken in found.items()),
     )
 
 
-def _alone(way: str, directory: Path, columns: int, repeats: int) -> Taken:
+def _alone(way: str, directory: Path, columns: int) -> Taken:
     """Returns what one way takes in a process of its own, which loads nothing else."""
-    arguments = [way, str(directory), str(columns), str(repeats)]
+    arguments = [way, str(directory), str(columns)]
     words = [sys.executable, "-m", "experiments.speed.source_ways", *arguments]
     done = subprocess.run(words, check=True, capture_output=True, cwd=ROOT)
     return msgspec.json.decode(done.stdout, type=Taken)
