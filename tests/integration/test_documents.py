@@ -9,7 +9,8 @@ import pytest
 from typer.main import get_command
 
 from clients.configuration import load_configuration
-from experiments.documents import BLOCKS, DOCUMENTS, rendered
+from experiments.catalogue import EXPERIMENTS
+from experiments.documents import DOCUMENTS, rendered
 from fedscore.command import app
 from fedscore.demo.nation import DATA, SCHEMA, TABLE
 from tests.integration.test_command import run
@@ -23,9 +24,24 @@ def test_every_figure_in_a_document_is_what_the_results_say(document):
     assert rendered(text) == text
 
 
-def test_every_block_stands_in_a_document():
+def test_every_experiment_has_a_table_in_a_document():
     text = "".join(document.read_text() for document in DOCUMENTS)
-    assert {name for name in BLOCKS if f"<!-- {name} -->" in text} == set(BLOCKS)
+    for one in EXPERIMENTS.values():
+        assert any(f"<!-- {name} -->" in text for name in one.tables), one.name
+
+
+def test_a_document_that_names_an_unknown_block_is_refused():
+    with pytest.raises(KeyError, match="no_such_table"):
+        rendered("<!-- no_such_table -->\n<!-- end -->")
+
+
+def test_every_table_that_the_experiments_page_names_in_italics_exists():
+    text = (CHECKOUT / "experiments" / "README.md").read_text()
+    prose = re.sub(r"(?s)<!-- (?!end)\w+ -->.*?<!-- end -->", "", text).replace("**", "")
+    titles = {name.replace("_", " ") for one in EXPERIMENTS.values() for name in one.tables}
+    named = {" ".join(name.split()) for name in re.findall(r"\*([^*`]+)\*", prose)}
+    assert len(named) > 10
+    assert named <= titles
 
 
 def test_the_attribution_names_the_very_table_that_is_shipped():
