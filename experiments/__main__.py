@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import prepare as preparing
-from experiments.cache import Cache
+from experiments.cache import CACHE, Cache
 from experiments.catalogue import EXPERIMENTS
 from experiments.datasets import DATASETS, VARIABLE, is_here
 from experiments.experiment import Experiment
@@ -108,7 +108,9 @@ def _took(one: Experiment[Any]) -> str:
 
 
 def _run_here(name: str, *, quick: bool) -> None:
-    found, plot = EXPERIMENTS[name].execute(quick=quick, cache=Cache())
+    found, plot = EXPERIMENTS[name].execute(
+        quick=quick, cache=Cache(CACHE / "quick") if quick else Cache()
+    )
     if quick:
         print("A small version, to see that everything runs: its figures mean nothing.\n")
     for block, table in EXPERIMENTS[name].tables.items():

@@ -7,8 +7,8 @@ and deleting it loses nothing but time.
 
 import hashlib
 import sys
-from collections.abc import Iterable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, partial
 from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +21,8 @@ from federation.canonical import canonical_json
 
 ROOT: Final = Path(__file__).parent.parent
 CACHE: Final = ROOT / ".cache" / "experiments"
+
+SCHEMAS: Final = Path(__file__).parent / "schemas"
 
 _PACKAGES: Final = ("federation", "clients", "server", "fedscore", "experiments")
 
@@ -81,13 +83,28 @@ def digest_of_product() -> str:
 def digest_of_module(name: str) -> str:
     """Returns SHA-256 over all code that a module of this repository runs through.
 
-    An experiment names the module that computes its result. Tables and plots stand elsewhere, so
-    that a new heading does not throw results away.
+    Schemas of experiments count as code: whichever it reads, a change of one is seen. Tables and
+    plots stand elsewhere, so that a new heading does not throw results away.
 
     Args:
         name: as in an import, say "experiments.audit.membership_crowd".
     """
-    return digest_of_imports(name, _PACKAGES)
+    schemas = digest_of_files(SCHEMAS.glob("*.toml"))
+    return digest_of_value({"code": digest_of_imports(name, _PACKAGES), "schemas": schemas})
+
+
+def digest_of_code(compute: Callable[..., object]) -> str:
+    """Returns the digest of all code that a function runs through.
+
+    Args:
+        compute: a function of a module of this repository; of any other, as in a test, its name
+            alone counts.
+    """
+    if isinstance(compute, partial):
+        return digest_of_code(compute.func)
+    if compute.__module__.partition(".")[0] in _PACKAGES:
+        return digest_of_module(compute.__module__)
+    return digest_of_value(f"{compute.__module__}.{compute.__qualname__}")
 
 
 def digest_of_imports(name: str, packages: tuple[str, ...]) -> str:
@@ -100,7 +117,7 @@ def digest_of_imports(name: str, packages: tuple[str, ...]) -> str:
         name: of a module in one of the packages.
         packages: top-level names.
     """
-    graph = grimp.build_graph(*packages, include_external_packages=True, cache_dir=None)
+    graph = _graph(packages)
     needed: set[str] = set()
     waiting = {name}
     while waiting:
@@ -117,6 +134,11 @@ def digest_of_imports(name: str, packages: tuple[str, ...]) -> str:
         elif module not in sys.stdlib_module_names:
             digest.update(f"{module} {','.join(_versions(module))}\n".encode())
     return digest.hexdigest()
+
+
+@cache
+def _graph(packages: tuple[str, ...]) -> grimp.ImportGraph:
+    return grimp.build_graph(*packages, include_external_packages=True, cache_dir=None)
 
 
 def _source(module: str) -> Path:

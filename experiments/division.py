@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from scipy import stats
 from sklearn.model_selection import train_test_split
 
-from experiments.cache import digest_of_files
+from experiments.cache import SCHEMAS, digest_of_files
 from experiments.datasets import GMSC, SBA, TAIWAN, Dataset, locate
 from experiments.experiment import Setting
 from experiments.loans import features_of
@@ -42,8 +42,6 @@ NOISE_SEEDS: Final = 5
 KNOWN: Final[tuple[Dataset, ...]] = (TAIWAN, GMSC)
 TEST_SHARE: Final = 0.25
 INSTITUTIONS: Final = tuple(f"bank-{number}" for number in range(10))
-
-SCHEMAS: Final = Path(__file__).parent / "schemas"
 
 
 def reach(values: Sequence[float]) -> float:

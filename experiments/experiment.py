@@ -22,7 +22,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from experiments.cache import ROOT, Cache
+from experiments.cache import ROOT, Cache, digest_of_code
 from experiments.provenance import Made, begun, grouped
 from federation.errors import ConfigurationError
 
@@ -48,7 +48,7 @@ class Work(Generic[T]):
     """One result to compute, perhaps in another process.
 
     Attributes:
-        made_from: all that the result depends on; plain values that JSON can hold.
+        made_from: all that the result depends on but code; plain values that JSON can hold.
         compute: a function of a module, which another process can import.
         arguments: of it, which pickle can carry.
     """
@@ -108,9 +108,10 @@ class Setting:
 
     def step(self, made_from: Mapping[str, object], kind: type[T], compute: Callable[[], T]) -> T:
         """Returns one result, from the cache if it is there, and moves the bar."""
-        known = self.cache.recall(made_from, kind)
-        self._note(made_from, recalled=known is not None)
-        found = self.cache.keep(made_from, compute()) if known is None else known
+        key = _key(made_from, compute)
+        known = self.cache.recall(key, kind)
+        self._note(key, recalled=known is not None)
+        found = self.cache.keep(key, compute()) if known is None else known
         self.advance()
         return found
 
@@ -123,9 +124,10 @@ class Setting:
         """
         found: dict[int, T] = {}
         missing = []
-        for place, work in enumerate(works):
-            known = self.cache.recall(work.made_from, kind)
-            self._note(work.made_from, recalled=known is not None)
+        keys = [_key(work.made_from, work.compute) for work in works]
+        for place, key in enumerate(keys):
+            known = self.cache.recall(key, kind)
+            self._note(key, recalled=known is not None)
             if known is None:
                 missing.append(place)
             else:
@@ -134,14 +136,18 @@ class Setting:
         if self.quick:
             for place in missing:
                 work = works[place]
-                found[place] = self.cache.keep(work.made_from, work.compute(*work.arguments))
+                found[place] = self.cache.keep(keys[place], work.compute(*work.arguments))
                 self.advance()
         elif missing:
-            self._on_all_cores(works, missing, found)
+            self._on_all_cores(works, keys, missing, found)
         return [found[place] for place in range(len(works))]
 
     def _on_all_cores(
-        self, works: Sequence[Work[T]], missing: Sequence[int], found: dict[int, T]
+        self,
+        works: Sequence[Work[T]],
+        keys: Sequence[Mapping[str, object]],
+        missing: Sequence[int],
+        found: dict[int, T],
     ) -> None:
         """Computes the works at the missing places, and puts what they give into `found`."""
         workers = min(len(os.sched_getaffinity(0)), len(missing))
@@ -152,16 +158,14 @@ class Setting:
         }
         try:
             for done in as_completed(waiting):
-                found[waiting[done]] = self.cache.keep(
-                    works[waiting[done]].made_from, done.result()
-                )
+                found[waiting[done]] = self.cache.keep(keys[waiting[done]], done.result())
                 self.advance()
         finally:
             # Broken off, it begins no other work, and keeps what is done.
             pool.shutdown(cancel_futures=True)
             for done, place in waiting.items():
                 if place not in found and not done.cancelled() and done.exception() is None:
-                    self.cache.keep(works[place].made_from, done.result())
+                    self.cache.keep(keys[place], done.result())
 
     def _note(self, made_from: Mapping[str, object], *, recalled: bool) -> None:
         self._steps.append(made_from)
@@ -277,6 +281,11 @@ class Experiment(Generic[R]):
         path.parent.mkdir(parents=True, exist_ok=True)
         self.plot(found).savefig(path)
         return path
+
+
+def _key(made_from: Mapping[str, object], compute: Callable[..., object]) -> dict[str, object]:
+    """Returns what a step is kept by."""
+    return {**made_from, "code": digest_of_code(compute)}
 
 
 def write_result(directory: Path, name: str, made: Made, found: msgspec.Struct) -> None:

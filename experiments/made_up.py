@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from experiments.division import SCHEMAS
+from experiments.cache import SCHEMAS
 from experiments.nation import BEHAVIOUR, COMMON, REPAYMENT, nation
 from federation.canonical import public_key_of
 from federation.plan import Plan

@@ -21,8 +21,9 @@ DECIDES: Final = (
     "experiments/*.py",
     "experiments/schemas",
     "constraints.txt",
+    ":(exclude)fedscore/advice_law.json",
 )
-"""What a figure depends on; documents and results are not among it."""
+"""What a figure depends on; documents and results are not among it, nor the law of `advice`."""
 
 LIBRARIES: Final = (
     "cryptography",

@@ -23,7 +23,7 @@ from clients.configuration import Configuration
 from clients.home import train_at_home
 from clients.policy import Peers, Policy
 from clients.snapshot import take_snapshot
-from experiments.cache import digest_of_files, digest_of_product
+from experiments.cache import digest_of_files
 from experiments.entropy import SeededEntropy
 from experiments.plain import plain_sums
 from federation.canonical import public_key_of
@@ -159,13 +159,12 @@ def owners_by_hash(keys: NDArray[np.int64], institutions: int) -> NDArray[np.int
 
 
 def made_from(federation: Federation, terms: Terms, noise_seed: int) -> dict[str, object]:
-    """Returns all that the result of `train` depends on, for the cache."""
+    """Returns all that the result of `train` depends on but code, for the cache."""
     plan = msgspec.to_builtins(plan_of(federation, terms))
     for name in ("valid_from", "valid_until", "signature", "coordinator"):
         del plan[name]
     return {
         "what": "training",
-        "product": digest_of_product(),
         "federation": federation.digest,
         "plan": plan,
         "seed": noise_seed,

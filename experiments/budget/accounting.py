@@ -12,12 +12,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from experiments.budget import accountants, priced_plans
 from experiments.budget.accountants import (
     ACCOUNTANTS,
     LEDGER,
@@ -33,7 +31,6 @@ from experiments.budget.accountants import (
     rdp_alone,
 )
 from experiments.budget.priced_plans import DELTA, KINDS, priced, trained_events, update_events
-from experiments.cache import digest_of_files, digest_of_product
 from experiments.experiment import Setting, Work
 from federation.course import Events
 from federation.privacy.accountant import epsilon_of, units_within
@@ -235,11 +232,7 @@ def run_accounting(setting: Setting) -> Accounting:
     setting.expect(len(wanted) + len(years) + len(timed))
     made_of = {
         "what": "accounting",
-        "product": digest_of_product(),
         "versions": _versions(),
-        "code": digest_of_files(
-            Path(one) for one in (__file__, accountants.__file__, priced_plans.__file__)
-        ),
     }
     cases = setting.steps(
         Case,

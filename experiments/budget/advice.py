@@ -18,7 +18,6 @@ from scipy.special import expit
 
 from experiments.budget import advice_cases
 from experiments.budget.advice_cases import NATION, SYNTHETIC, Case
-from experiments.cache import digest_of_module
 from experiments.datasets import DATASETS, GMSC, PAKDD, SBA, TAIWAN, locate, sha256_of
 from experiments.division import INSTITUTIONS, schema_of
 from experiments.experiment import Setting, Work, read_result
@@ -198,13 +197,8 @@ def _even(loss: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.arcsinh(loss / SMALL_LOSS))
 
 
-def _made_from(what: str) -> dict[str, object]:
-    """Returns what every case depends on; the law's figures change none."""
-    return {"what": what, "code": digest_of_module("experiments.budget.advice_cases")}
-
-
 def _synthetic(seed: int, trainings: int, most_people: int) -> Work[tuple[Case, ...]]:
-    made = _made_from(SYNTHETIC) | {"seed": seed, "trainings": trainings, "people": most_people}
+    made = {"what": SYNTHETIC, "seed": seed, "trainings": trainings, "people": most_people}
     return Work(
         made_from=made,
         compute=advice_cases.synthetic_cases,
@@ -215,7 +209,7 @@ def _synthetic(seed: int, trainings: int, most_people: int) -> Work[tuple[Case, 
 def _unseen(
     name: str, sizes: tuple[int, ...], part: int, terms: tuple[tuple[int, float], ...]
 ) -> Work[tuple[Case, ...]]:
-    made = _made_from(name) | {"sizes": list(sizes), "part": part, "terms": list(terms)}
+    made = {"what": name, "sizes": list(sizes), "part": part, "terms": list(terms)}
     if name == NATION:
         return Work(
             made_from=made, compute=advice_cases.nation_cases, arguments=(sizes, part, terms)

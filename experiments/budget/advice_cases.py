@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from clients.home import ROUNDS_AT_HOME
+from experiments.cache import SCHEMAS
 from experiments.datasets import DATASETS
-from experiments.division import SCHEMAS, divided
+from experiments.division import divided
 from experiments.nation import BEHAVIOUR, COMMON, REPAYMENT, nation
 from experiments.quality.thin_files import auc_against
 from experiments.trial import people_of

@@ -19,9 +19,9 @@ from scipy import stats
 
 from experiments.budget.losing import Choice, Loss, Lost, plan_for, train_losing
 from experiments.budget.quorums import Cost, Course, cheapest, cost_of, course_of
-from experiments.cache import digest_of_files, digest_of_product
+from experiments.cache import SCHEMAS, digest_of_files
 from experiments.datasets import DATASETS, TAIWAN
-from experiments.division import KNOWN, SCHEMAS, Divided, divided, schema_of
+from experiments.division import KNOWN, Divided, divided, schema_of
 from experiments.experiment import Setting, Work
 from experiments.made_up import made_up
 from experiments.trial import People
@@ -38,8 +38,6 @@ LOST_SEEDS: Final = 12
 SPARE: Final[tuple[int, ...]] = (0, 2, 5)
 DEADLINE_SECONDS: Final = 60.0
 """What `fedscore coordinator train` waits for an answer unless told otherwise."""
-
-_SOURCES: Final = (Path(__file__).with_name("losing.py"),)
 
 
 class Once(msgspec.Struct, frozen=True, kw_only=True):
@@ -275,8 +273,6 @@ def _cells(setting: Setting, cases: Sequence[_Case], seeds: int, tried: _Tried) 
         Work(
             made_from={
                 "what": "dropouts",
-                "product": digest_of_product(),
-                "source": digest_of_files(_SOURCES),
                 "data": tried.digest,
                 "case": msgspec.to_builtins(tuple(case)),
                 "epsilon": EPSILON,

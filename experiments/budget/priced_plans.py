@@ -12,7 +12,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from experiments.division import SCHEMAS
+from experiments.cache import SCHEMAS
 from federation.canonical import public_key_of
 from federation.course import Events
 from federation.learning import (

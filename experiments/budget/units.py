@@ -8,19 +8,17 @@ at the door (`experiments/budget/unit_sums.py`).
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 import msgspec
 from dp_accounting.pld import privacy_loss_distribution
 from scipy.stats import binom
 
-from experiments.budget import priced_plans, unit_sums
+from experiments.budget import unit_sums
 from experiments.budget.accountants import generic, group_delta, rate_of
 from experiments.budget.priced_plans import DELTA, KINDS, SCHEMA, plan_of, priced, trained_events
 from experiments.budget.unit_sums import Asked, Moved, at_institutions, of_a_record, of_a_row
-from experiments.cache import digest_of_files, digest_of_product
-from experiments.division import SCHEMAS
+from experiments.cache import SCHEMAS
 from experiments.experiment import Setting, Work
 from federation.learning import Local
 from federation.plan import Plan
@@ -345,17 +343,11 @@ def run_units(setting: Setting) -> Units:
     questions = (Question.BINS, Question.STEP, Question.GRADIENT)
     tries = 5 if setting.quick else TRIES
     setting.expect(len(modes) + len(questions) + 1)
-    made_of = {
-        "product": digest_of_product(),
-        "code": digest_of_files(
-            Path(one) for one in (__file__, unit_sums.__file__, priced_plans.__file__)
-        ),
-    }
     found = setting.steps(
         Across,
         [
             Work(
-                made_from=made_of | {"what": "units across", "kind": kind},
+                made_from={"what": "units across", "kind": kind},
                 compute=across,
                 arguments=(kind,),
             )
@@ -366,7 +358,7 @@ def run_units(setting: Setting) -> Units:
         tuple[Moved, ...],
         [
             Work(
-                made_from=made_of | {"what": "units moved", "of": question, "tries": tries},
+                made_from={"what": "units moved", "of": question, "tries": tries},
                 compute=moved,
                 arguments=(question, tries),
             )

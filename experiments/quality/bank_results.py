@@ -102,7 +102,6 @@ class Banks(msgspec.Struct, frozen=True, kw_only=True):
         test_share: of the loans at each split.
         variants: with the year of approval, and without.
         later: by time, without the year.
-        seconds: of one training, median.
     """
 
     data: str
@@ -111,7 +110,6 @@ class Banks(msgspec.Struct, frozen=True, kw_only=True):
     test_share: float
     variants: tuple[Variant, ...]
     later: tuple[Later, ...]
-    seconds: float
 
 
 class Gain(msgspec.Struct, frozen=True, kw_only=True):

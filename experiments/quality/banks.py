@@ -28,8 +28,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
+from experiments.cache import SCHEMAS
 from experiments.datasets import SBA, locate, sha256_of
-from experiments.division import SCHEMAS
 from experiments.experiment import Setting
 from experiments.loans import IDS, NAMED, features_of, institutions_of, synthetic_loans
 from experiments.quality.bank_results import Bank, Banks, Cell, Later, Variant
@@ -100,7 +100,6 @@ def run_banks(setting: Setting) -> Banks:
         test_share=TEST_SHARE,
         variants=(by_year.variant(splits), trial.variant(splits)),
         later=trial.later(seeds),
-        seconds=float(np.median(by_year.seconds + trial.seconds)),
     )
 
 
@@ -129,7 +128,6 @@ class _Trial:
         self._rows = rows
         self._owners = owners
         self._rounds = rounds
-        self.seconds: list[float] = []
 
     def variant(self, splits: int) -> Variant:
         """Returns all banks with their cells on every split."""
@@ -287,7 +285,6 @@ class _Cards:
         trained = self._trial._setting.step(
             made, Trained, lambda: train(self._federation, terms, noise_seed)
         )
-        self._trial.seconds.append(trained.seconds)
         return trained.card
 
     def _terms(self, epsilon: float) -> Terms:

@@ -6,7 +6,6 @@ Settings may be chosen on this split. How they fare on others, which nobody has 
 
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 import msgspec
 
@@ -191,7 +190,6 @@ def of_peer(name: str, data: Divided) -> dict[str, object]:
     """Returns what the result of a peer depends on, for the cache."""
     return {
         "peer": name,
-        "code": sha256_of(Path(peers.__file__)),
         "versions": peers.VERSIONS,
         "data": data.digest,
         "schema": data.schema.digest,

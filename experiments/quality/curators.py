@@ -20,7 +20,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import product
-from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
@@ -28,7 +27,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from experiments.cache import digest_of_files
 from experiments.division import TEST_SHARE
 from experiments.experiment import Setting, Work
 from experiments.trial import People
@@ -46,7 +44,8 @@ from federation.schema import Schema
 from fedscore.planning import STANDARD_SCALE
 
 VERSIONS: Final = {
-    name: version(name) for name in ("diffprivlib", "opacus", "torch", "scikit-learn", "numpy")
+    name: version(name)
+    for name in ("diffprivlib", "opacus", "torch", "scikit-learn", "scipy", "numpy")
 }
 
 HIDDEN: Final = (32, 16)
@@ -228,7 +227,6 @@ def _made_from(settings: Perturbed | Sampled, shape: Shape, people: Sides) -> di
         seen.update(inputs(shape, side.codes).tobytes())
         seen.update(side.bad.tobytes())
     return {
-        "code": digest_of_files((Path(__file__).with_name("curator_models.py"),)),
         "versions": VERSIONS,
         "settings": msgspec.to_builtins(settings),
         "seen": seen.hexdigest(),

@@ -26,8 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from experiments.budget.advice_cases import Crowd
-from experiments.cache import digest_of_module
-from experiments.division import SCHEMAS
+from experiments.cache import SCHEMAS
 from experiments.experiment import Setting, Work
 from experiments.nation import (
     BANK_NAMES,
@@ -115,7 +114,6 @@ def run_gains(setting: Setting) -> Gains:
         Work(
             made_from={
                 "what": "gains",
-                "code": digest_of_module("experiments.quality.gains"),
                 "people": people,
                 "seed": seed,
             },

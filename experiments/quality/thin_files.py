@@ -36,9 +36,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from experiments.cache import digest_of_product
+from experiments.cache import SCHEMAS
 from experiments.datasets import sha256_of
-from experiments.division import SCHEMAS, reach
+from experiments.division import reach
 from experiments.experiment import Setting
 from experiments.nation import (
     BANK_NAMES,
@@ -375,7 +375,6 @@ class _Trial:
     def _alone(self, schema: Schema, table: Path, not_held: tuple[str, ...]) -> AdditiveCard:
         made = {
             "what": "alone",
-            "product": digest_of_product(),
             "schema": schema.digest,
             "not held": list(not_held),
             "table": sha256_of(table),

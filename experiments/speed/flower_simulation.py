@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 
 from clients.configuration import Configuration
 from clients.snapshot import take_snapshot
-from experiments.division import SCHEMAS
+from experiments.cache import SCHEMAS
 from experiments.entropy import SeededEntropy
 from experiments.experiment import Setting
 from experiments.made_up import KEY, PEOPLE_EACH, made_up, plan_of_size

@@ -18,8 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clients.configuration import Carrier, Configuration
-from experiments.cache import ROOT
-from experiments.division import SCHEMAS
+from experiments.cache import ROOT, SCHEMAS
 from experiments.nation import BEHAVIOUR, COMMON, REPAYMENT, nation
 from experiments.speed.live_daemon import CARRYING, ENVELOPES, LOOKING, WAITING, read_marks
 from experiments.speed.live_trace import Mark, Trace, between

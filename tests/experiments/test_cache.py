@@ -102,3 +102,19 @@ def test_a_daemon_takes_no_part_in_a_training_in_one_process():
 def test_the_product_is_what_a_trial_runs_through():
     assert digest_of_product() == digest_of_module("experiments.trial")
     assert digest_of_product() != digest_of_module("experiments.quality.peers")
+
+
+def test_the_code_of_a_function_is_its_module_with_all_it_imports_and_every_schema(monkeypatch):
+    from functools import partial
+
+    from experiments import cache
+    from experiments.quality import gains
+
+    code = cache.digest_of_code(gains.gains_of_nation)
+    assert code == digest_of_module("experiments.quality.gains")
+    assert cache.digest_of_code(partial(gains.gains_of_nation, 1)) == code
+    assert cache.digest_of_code(max) != cache.digest_of_code(min)
+    monkeypatch.setattr(cache, "SCHEMAS", cache.ROOT / "experiments" / "results")
+    digest_of_module.cache_clear()
+    assert digest_of_module("experiments.quality.gains") != code
+    digest_of_module.cache_clear()

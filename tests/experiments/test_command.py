@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -86,6 +87,21 @@ def test_what_may_be_looked_at_once_is_kept_by_all_and_run_by_its_name(monkeypat
     ran.clear()
     run(monkeypatch, capsys, "run", "confirmation")
     assert ran == ["confirmation"]
+
+
+def test_a_small_version_keeps_its_steps_apart(monkeypatch, tmp_path, capsys):
+    kept = []
+    monkeypatch.setattr(command, "CACHE", tmp_path)
+    monkeypatch.setattr(command, "Cache", lambda *of: kept.append(of))
+    monkeypatch.setattr(
+        type(EXPERIMENTS["units"]), "execute", lambda *_, **__: (None, tmp_path), raising=True
+    )
+    monkeypatch.setattr(
+        command, "EXPERIMENTS", {"units": dataclasses.replace(EXPERIMENTS["units"], tables={})}
+    )
+    run(monkeypatch, capsys, "run", "units", "--quick")
+    run(monkeypatch, capsys, "run", "units")
+    assert kept == [(tmp_path / "quick",), ()]
 
 
 def test_a_result_of_another_version_says_what_to_run(monkeypatch, tmp_path, capsys):

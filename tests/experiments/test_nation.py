@@ -3,7 +3,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clients.snapshot import take_snapshot
-from experiments.division import SCHEMAS
+from experiments.cache import SCHEMAS
 from experiments.nation import BEHAVIOUR, BLOCK, COMMON, REPAYMENT, nation
 from experiments.quality.thin_files import auc_against, carried, scoring
 from experiments.trial import people_of, train_alone

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments import experiment, provenance
-from experiments.cache import Cache, digest_of_product
+from experiments.cache import Cache, digest_of_code, digest_of_product
 from experiments.experiment import NO_EPSILON, Experiment, Setting, Work
 from experiments.provenance import Made, Steps, grouped
 
@@ -64,10 +64,32 @@ def test_a_run_that_was_broken_off_goes_on_where_it_stopped(directory):
     assert (made.computed, made.recalled) == (1, 2)
 
 
+def test_a_step_is_kept_by_the_code_that_computes_it(directory, monkeypatch):
+    computed = []
+
+    def run(setting):
+        alone = setting.step({"of": 4}, float, lambda: computed.append(1) or 2.0)
+        return Roots(roots=(alone, *setting.steps(float, works(9))))
+
+    cache = Cache(directory / "cache")
+    counts = []
+    for code in ("a", "a", "b"):
+        monkeypatch.setattr(experiment, "digest_of_code", lambda _, code=code: code)
+        of_roots(run).execute(quick=True, cache=cache)
+        made = json.loads((directory / "output" / "quick" / "roots.json").read_text())["made"]
+        counts.append((made["computed"], made["recalled"]))
+    assert counts == [(2, 0), (0, 2), (2, 0)]
+    assert computed == [1, 1]
+
+
 def works(*numbers):
     return [
         Work(made_from={"of": number}, compute=math.sqrt, arguments=(number,)) for number in numbers
     ]
+
+
+def recalled(cache, number):
+    return cache.recall({"of": number, "code": digest_of_code(math.sqrt)}, float)
 
 
 @pytest.mark.slow
@@ -76,7 +98,7 @@ def test_work_on_all_cores_that_fails_keeps_what_is_done(directory):
     setting = Setting(name="roots", quick=False, cache=cache)
     with setting, pytest.raises(ValueError, match="math domain"):
         setting.steps(float, works(1, 4, 9, -1))
-    assert [cache.recall({"of": number}, float) for number in (1, 4, 9)] == [1.0, 2.0, 3.0]
+    assert [recalled(cache, number) for number in (1, 4, 9)] == [1.0, 2.0, 3.0]
     again = Setting(name="roots", quick=False, cache=cache)
     with again:
         assert again.steps(float, works(9, 4, 1, 16)) == [3.0, 2.0, 1.0, 4.0]
@@ -90,7 +112,7 @@ def test_a_small_version_starts_no_process_and_keeps_what_is_done(directory, mon
         pytest.raises(ValueError, match="math domain"),
     ):
         setting.steps(float, works(1, -1, 4))
-    assert cache.recall({"of": 1}, float) == 1.0
+    assert recalled(cache, 1) == 1.0
     with Setting(name="roots", quick=True, cache=cache) as again:
         assert again.steps(float, works(4, 1)) == [2.0, 1.0]
 
