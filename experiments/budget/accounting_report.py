@@ -162,6 +162,8 @@ def seconds(found: Accounting) -> str:
     return (
         f"{markdown(['CPU seconds of one statement', *names], rows)}\n\nMedian (least to most) of "
         f"{repeats} runs, each with other noise; imports, which take seconds, are not counted. "
+        f"Not at one precision: PRV is asked for +-{PRV_ERROR:g} in epsilon, PLD for losses in "
+        f"steps of {INTERVAL:g}, RDP and zCDP have none to ask for. "
         "Once counted, the product remembers a sampled training's price."
     )
 

@@ -115,7 +115,9 @@ def table(found: Advised) -> str:
     parts = len(cells[0].losses)
     return (
         f"{markdown(heads, rows)}\n\nAUC lost: expected (range); observed, mean over {parts} parts "
-        "and noises with its 95 % interval (Student; the tested people are the same); outside: "
+        "and noises with its 95 % interval (Student; the tested people are the same, parts of one "
+        "data set overlap and at full size are all of it: there it is an interval over noise); "
+        "rows and columns share people and noise seeds; outside: "
         "that mean, though the range is of one training. The law was told each part's bad rate and "
         "its AUC without privacy, which whoever asks for advice can only guess. All "
         f"institutions answer, one may collude. {_PROMISE}"
