@@ -43,7 +43,7 @@ def table(found: Inversion) -> str:
         f"group, in percentage points with its 95 % interval (Student). None of the {shown} "
         "intervals is corrected for how many there are: about one in 20 misses the truth. With "
         "noise, the attacker knows the records of everybody else in the sum and what the person "
-        "adds to its bins, but not which they are. Noise hides most and not all: a small part comes "
+        "adds to its bins, but not which they are. Noise does not hide all: a small part comes "
         "through opened totals, as epsilon 1 allows."
     )
 

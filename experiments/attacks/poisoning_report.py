@@ -4,11 +4,12 @@ from typing import Final
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy import stats
 
 from experiments.attacks import poison
-from experiments.attacks.differencing import counted
 from experiments.attacks.poisoned_training import LEAST_AUC
 from experiments.attacks.poisoning import Case, Poisoning
+from experiments.audit.one_run_audit import CONFIDENCE
 from experiments.division import INSTITUTIONS, reach
 from experiments.tables import markdown
 
@@ -30,6 +31,12 @@ def _mean(values: list[float]) -> str:
     if len(values) < 2:
         return f"{np.mean(values):.3f}"
     return f"{np.mean(values):.3f} +-{reach(values):.3f}"
+
+
+def counted(hits: int, of: int) -> str:
+    """Returns a count with the exact 95 % interval of its share."""
+    exact = stats.binomtest(hits, of).proportion_ci(CONFIDENCE)
+    return f"{hits:,} of {of:,} ({exact.low:.1%} to {exact.high:.1%})"
 
 
 def table(found: Poisoning) -> str:
