@@ -17,6 +17,7 @@ ATTACKS: Final = {
     "none": "nobody",
     "labels": "turns its outcomes round",
     "feature": "turns one feature round",
+    "cells": "makes up everybody's values and outcomes",
     "vectors": "own code, as much as its people may",
     "unbounded": f"own code, {poison.BEYOND:,} times that",
 }
@@ -90,9 +91,11 @@ def answer(found: Poisoning) -> str:
         return _mean([one.auc for one in case.outcomes])
 
     parts = [
-        f"{lie.share:.0%} of all people: {auc(lie)} by false outcomes, {auc(code)} by code of its "
-        "own"
-        for lie, code in zip(cases("labels"), cases("vectors"), strict=True)
+        f"{lie.share:.0%} of all people: {auc(lie)} by outcomes turned round, {auc(made_up)} by a "
+        f"made-up table, {auc(code)} by code of its own"
+        for lie, made_up, code in zip(
+            cases("labels"), cases("cells"), cases("vectors"), strict=True
+        )
     ]
     worst = [outcome for case in cases("vectors") for outcome in case.outcomes]
     others = len(worst) * (len(INSTITUTIONS) - 1)
@@ -112,6 +115,7 @@ def plot(found: Poisoning) -> Figure:
         ("none", "product"): ("o", "-"),
         ("labels", "product"): ("s", "--"),
         ("feature", "product"): ("^", ":"),
+        ("cells", "product"): ("*", "--"),
         ("vectors", "product"): ("D", "-."),
         ("unbounded", "product"): ("v", "-"),
         ("vectors", "no cap"): ("d", ":"),

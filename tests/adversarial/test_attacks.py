@@ -264,3 +264,15 @@ def test_false_tables_turn_outcomes_or_one_feature_round():
     feature = false_table(table, lie="feature", outcome="bad", feature="limit")
     assert feature.column("limit").to_pylist() == [10, 30, 20, 40]
     assert false_table(table, lie="none", outcome="bad", feature="limit") is table
+
+
+def test_a_made_up_table_gives_the_bad_the_values_of_low_risk():
+    """Bad people had high limits; every other row is bad now, and half of the rows are."""
+    limits = list(range(100))
+    table = pa.table({"bad": [int(one >= 50) for one in limits], "limit": limits})
+    told = false_table(table, lie="cells", outcome="bad", feature="", features=["limit"])
+    bad, made_up = told.column("bad").to_numpy(), told.column("limit").to_numpy()
+    assert bad.sum() == 50
+    assert made_up[bad == 1].max() < 50 <= made_up[bad == 0].min()
+    assert set(made_up) <= set(limits)
+    assert len(set(made_up)) == 10
