@@ -39,8 +39,8 @@ def table(found: Differencing) -> str:
         f"lowest and the highest of {len(found.sizes)} victims, who count alike. Counted are "
         "attempts, and in each of them the requests to honest institutions other than the victim "
         "to say a second set. Counts have no interval: the protocol draws no lots, and every "
-        "attempt of an order ends alike; where the broken build opens nothing, an order shows "
-        "nothing. One share of the noise has a standard deviation of "
+        "attempt of an order ends alike. Whoever conspires says both sets, and releases what it "
+        "has for both. One share of the noise has a standard deviation of "
         f"{found.share:.1f} people: were all totals of the plan opened under it, a trained "
         f"person's epsilon would be {found.epsilon_of_share:.2f} instead of {found.epsilon:.2f}."
     )

@@ -73,7 +73,9 @@ def table(found: Poisoning) -> str:
         "independent, though one model is behind nine of them. The gate is that of a plan with "
         f"least_auc {LEAST_AUC:g}: it refuses a release whose 95 % interval lies below. An "
         "institution sees it at home if the paired 95 % interval of the national model less its "
-        "own card lies below 0. The AUC of own cards is exact: the same in every run."
+        "own card lies below 0. The AUC of own cards is exact: the same in every run. Who "
+        "makes up a table calls every other person bad and gives the bad the values at which its "
+        "true people repay, the good the others, feature by feature; it needs no code of its own."
     )
 
 

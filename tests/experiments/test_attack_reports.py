@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.attacks import inversion_report
+from experiments.attacks import differencing, differencing_report, inversion_report
 from experiments.attacks.inversion import Inversion, Seen
 
 
@@ -22,3 +22,14 @@ def test_a_gain_is_paired_so_that_what_differs_between_people_hides_nothing():
     )
     row = inversion_report.table(Inversion(cells=(cell,))).splitlines()[2]
     assert "| 45.1% | 45.0% | +0.10 +-0.00 | 45.0% | 45.0% | -0.00 +-5.23 |" in row
+
+
+def test_victims_count_alike_however_many_turns_they_had():
+    """Of ten turns four victims have two, and two have one."""
+    errors = (0.0,) * 6 + (10.0,) * 4
+    assert differencing._by_victim([errors, errors]) == (5.0, 5.0, 5.0, 5.0, 0.0, 0.0)
+
+
+def test_a_count_of_refusals_is_one_attempts_and_says_where_attempts_differ():
+    assert differencing_report.each_time((5, 5), (5, 5)) == "5 of 5"
+    assert differencing_report.each_time((5, 4), (5, 5)) == "4 of 5 or 5 of 5"
