@@ -7,9 +7,9 @@ all says little about one.
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -68,6 +68,7 @@ _NOW: Final = 1_700_000_000
 _PURPOSE: Final = "attack"
 
 Whole = NDArray[np.int64]
+Build = Callable[[], AbstractContextManager[None]]
 
 
 def stage_plan(schema: Schema, model: ScorecardModel | NetworkModel) -> Plan:
@@ -109,16 +110,19 @@ class Stage:
         schema: of their tables.
         institutions: by name.
         group: of the session; a member's place is its number in `NAMES`.
+        conspirators: by place, the build that answers there; all others run the product.
     """
 
     plan: Plan
     schema: Schema
     institutions: Mapping[str, Institution]
     group: Group
+    conspirators: Mapping[int, Build] = field(default_factory=dict)
 
     def send(self, place: int, request: Request) -> Reply:
         """Returns one institution's reply."""
-        return decode_reply(self.institutions[NAMES[place]].handle(encode(request)))
+        with self.conspirators.get(place, nullcontext)():
+            return decode_reply(self.institutions[NAMES[place]].handle(encode(request)))
 
     def opening(self, round_: int, model: Model) -> Open:
         """Returns the signed training question of a round at a model."""
@@ -163,15 +167,8 @@ class Stage:
 
     def released(self, collected: Collected, replies: Mapping[int, Reply]) -> dict[int, Reply]:
         """Returns what those who signed a set say when they are shown all signatures on it."""
-        signed = {
-            place: one.signature
-            for place, one in sorted(replies.items())
-            if isinstance(one, SetSigned)
-        }
-        reveal = Reveal(
-            context=collected.context, signers=tuple(signed), signatures=tuple(signed.values())
-        )
-        return {place: self.send(place, reveal) for place in signed}
+        reveal = reveal_of(collected, replies)
+        return {place: self.send(place, reveal) for place in reveal.signers}
 
     def truth(self, place: int, query: BoundedSum, model: Model) -> NDArray[np.float64]:
         """Returns float64[length]: one institution's sum without noise, people or clip norms."""
@@ -179,6 +176,16 @@ class Stage:
             query.question, model, sample_key=bytes(32)
         )
         return door.sum_of(query, people).total / query.question.bound
+
+
+def reveal_of(collected: Collected, replies: Mapping[int, Reply]) -> Reveal:
+    """Returns the request to release what a set needs, with all signatures that there are."""
+    signed = {
+        place: one.signature for place, one in sorted(replies.items()) if isinstance(one, SetSigned)
+    }
+    return Reveal(
+        context=collected.context, signers=tuple(signed), signatures=tuple(signed.values())
+    )
 
 
 def opened(collected: Collected, replies: Mapping[int, Reply]) -> Whole | None:

@@ -4,7 +4,8 @@ from typing import Any, Final
 
 from experiments.attacks import (
     differencing,
-    different_models,
+    differencing_report,
+    different_models_report,
     inversion_report,
     lira_report,
     poisoning,
@@ -45,9 +46,9 @@ DIFFERENCING: Final = Experiment(
     promise=differencing.PROMISE,
     kind=Differencing,
     run=run_differencing,
-    answer=differencing.answer,
-    tables={"differencing": differencing.table},
-    plot=differencing.plot,
+    answer=differencing_report.answer,
+    tables={"differencing": differencing_report.table},
+    plot=differencing_report.plot,
 )
 
 DIFFERENT_MODELS: Final = Experiment(
@@ -56,9 +57,9 @@ DIFFERENT_MODELS: Final = Experiment(
     promise=PERSON,
     kind=DifferentModels,
     run=run_different_models,
-    answer=different_models.answer,
-    tables={"different_models": different_models.table},
-    plot=different_models.plot,
+    answer=different_models_report.answer,
+    tables={"different_models": different_models_report.table},
+    plot=different_models_report.plot,
 )
 
 POISONING: Final = Experiment(

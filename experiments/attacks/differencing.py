@@ -3,22 +3,22 @@
 Each attempt at a round is masked once. A coordinator that opened it over everybody, and over
 everybody but one, would take the difference: that institution's sum under its own share of the
 noise alone. Institutions say at most one set an attempt, so the second opening is refused; in a
-build that forgets what it said, it is not. What the real one allows is another round over another
-set: paid for, under fresh noise of all of them.
+build that forgets what it said, it is not. Of six, one institution may conspire with the
+coordinator and forget alone. What the product allows is another round over another set: paid for,
+under fresh noise of all of them.
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
 import msgspec
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy import stats
 
 from clients import sessions
 from clients.records import Records
@@ -29,15 +29,14 @@ from experiments.attacks.attack_stage import (
     Stage,
     Whole,
     opened,
+    reveal_of,
     stage_plan,
     staged,
 )
-from experiments.audit.one_run_audit import CONFIDENCE
 from experiments.cache import digest_of_files, digest_of_product
 from experiments.datasets import TAIWAN
-from experiments.division import reach, schema_of
+from experiments.division import schema_of
 from experiments.experiment import PERSON, Setting, Work
-from experiments.tables import markdown
 from federation.messages import Open, Refuse, Reply
 from federation.model.scorecard import AdditiveCard
 from federation.pricing import price_of, stddev_of_total
@@ -51,6 +50,8 @@ from federation.secure_aggregation.attempt import (
     on_signatures,
     on_survivors,
 )
+from federation.secure_aggregation.opening import Collected
+from federation.secure_aggregation.survivors import Revealed
 from fedscore.planning import SCORECARD
 
 PROMISE: Final = (
@@ -60,24 +61,29 @@ PROMISE: Final = (
 DIFFERENCING: Final = Path(__file__)
 """What results depend on besides the product."""
 
+ORDERS: Final = (0, 1, 2)
+"""0: the total of everybody first; 1: that without the victim first; 2: half of them each."""
+
 _FEDERATIONS: Final = 5
 _EVERYBODY: Final = tuple(range(len(NAMES)))
 
 
 class Trials(msgspec.Struct, frozen=True, kw_only=True):
-    """What some attempts at rounds gave.
+    """What some attempts at rounds gave, one after the other.
 
     Attributes:
+        orders: of each, in which order totals were asked for: one of `ORDERS`.
         second: of each, whether a second total could be opened.
-        asked: requests that would have led to it.
+        asked: of each, requests for a second set to honest institutions other than the victim.
         refused: of those, how many were.
         errors: of each estimate of one institution's sum, the root of the mean squared error over
             its cells, in people; none where nothing can be estimated.
     """
 
+    orders: tuple[int, ...]
     second: tuple[bool, ...]
-    asked: int
-    refused: int
+    asked: tuple[int, ...]
+    refused: tuple[int, ...]
     errors: tuple[float, ...]
 
 
@@ -86,24 +92,27 @@ class OneFederation(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         trials: of its rounds.
-        average: as in `Differencing`.
-        square: mean square of the victims' true sums.
+        average: of each pair of rounds, the victims in turn, the error of the opened total divided
+            by the institutions.
+        sizes: of the same, the root of the mean square of the victim's true sums.
     """
 
     trials: Trials
     average: tuple[float, ...] = ()
-    square: float = 0.0
+    sizes: tuple[float, ...] = ()
 
 
 class Differencing(msgspec.Struct, frozen=True, kw_only=True):
     """What `run differencing` found.
 
     Attributes:
-        broken: the same attempt opened twice, by institutions that forget what they said.
-        real: the same attempt asked for twice, in three orders, of the product.
+        broken: attempts asked for twice, of institutions that all forget what they said.
+        real: the same of the product.
+        conspired: the same of the product and one institution that forgets, not the victim.
         rounds: two rounds of the product at one model, one of them without the victim.
-        average: errors of taking the opened total, divided by the institutions.
-        size: root of the mean square of the victim's true sums, people: the error of saying 0.
+        average: of each victim, the mean error of taking the opened total, divided by the
+            institutions.
+        sizes: of each victim, the error of saying 0, people.
         share: standard deviation of one institution's share of the noise, people.
         epsilon: of a trained person, as the plan promises.
         epsilon_of_share: were all totals opened under one share.
@@ -111,9 +120,10 @@ class Differencing(msgspec.Struct, frozen=True, kw_only=True):
 
     broken: Trials
     real: Trials
+    conspired: Trials
     rounds: Trials
     average: tuple[float, ...]
-    size: float
+    sizes: tuple[float, ...]
     share: float
     epsilon: float
     epsilon_of_share: float
@@ -154,19 +164,27 @@ def plain_card(schema: Schema) -> AdditiveCard:
     )
 
 
-def twice(stage: Stage, round_: int, order: int) -> tuple[list[Whole], int, int]:
+def twice(
+    stage: Stage, round_: int, order: int, *, conspirators: int = 0
+) -> tuple[list[Whole], int, int]:
     """Asks for two totals of one attempt: over everybody, and over everybody but the victim.
 
     Args:
         stage: the institutions.
         round_: of training; the victim is the institution whose turn it is.
-        order: 0 everybody first, 1 without the victim first, 2 half of the others each, at once.
+        order: one of `ORDERS`.
+        conspirators: institutions that forget what they said, none of them the victim.
 
     Returns:
-        The totals that could be opened; requests for a second set, and how many were refused.
+        The totals that could be opened; requests for a second set to honest institutions other than
+        the victim, and how many of those were refused.
     """
     victim = round_ % len(NAMES)
-    others = tuple(place for place in _EVERYBODY if place != victim)
+    others = tuple((victim + step) % len(NAMES) for step in range(1, len(NAMES)))
+    # Conspirators say both sets. Those who are asked for everybody first are honest: with them,
+    # the victim and a conspirator, four of six have shares of that total.
+    forgetting = others[len(others) - conspirators :]
+    stage = replace(stage, conspirators=dict.fromkeys(forgetting, forgetful))
     request = stage.opening(round_, plain_card(stage.schema))
     uploads = stage.uploads(dict.fromkeys(_EVERYBODY, request))
     whole = stage.collected(request, uploads)
@@ -174,57 +192,87 @@ def twice(stage: Stage, round_: int, order: int) -> tuple[list[Whole], int, int]
     half = len(others) // 2
     first, second = {
         0: (((whole, _EVERYBODY),), ((part, others),)),
-        1: (((part, others),), ((whole, others),)),
+        1: (((part, others),), ((whole, (*others, victim)),)),
         2: (
             ((whole, others[:half]), (part, others[half:])),
             ((part, others[:half]), (whole, (*others[half:], victim))),
         ),
     }[order]
     replies: dict[int, dict[int, Reply]] = {id(whole): {}, id(part): {}}
+    released: dict[int, Reply] = {}
     asked = refused = 0
     for sets in (first, second):
         for shown, places in sets:
             found = stage.told(shown, places)
             replies[id(shown)] |= found
-            again = [place for place in places if sets is second and place != victim]
+            again = [
+                place
+                for place in places
+                if sets is second and place != victim and place not in forgetting
+            ]
             asked += len(again)
             refused += sum(isinstance(found[place], Refuse) for place in again)
-        replies[id(part)] |= stage.released(part, replies[id(part)])
-    totals = (opened(one, replies[id(one)]) for one in (whole, part))
+        released |= _released(stage, part, replies[id(part)], released)
+    totals = (opened(whole, replies[id(whole)]), opened(part, released))
     return [total for total in totals if total is not None], asked, refused
+
+
+def _released(
+    stage: Stage, part: Collected, replies: Mapping[int, Reply], before: Mapping[int, Reply]
+) -> dict[int, Reply]:
+    """Returns what is released for a set by those who signed it and have not released it before.
+
+    Whoever was told of another set since then is told of this one again.
+    """
+    reveal = reveal_of(part, replies)
+    found: dict[int, Reply] = {}
+    for place in reveal.signers:
+        if isinstance(before.get(place), Revealed):
+            continue
+        found[place] = stage.send(place, reveal)
+        if isinstance(found[place], Refuse):
+            stage.told(part, [place])
+            found[place] = stage.send(place, reveal)
+    return found
 
 
 def trials_of(name: str, seed: int, rounds: int) -> OneFederation:
     """Returns what the rounds of one federation give.
 
     Args:
-        name: "broken", "real" or "rounds", as in `Differencing`.
+        name: "broken", "real", "conspired" or "rounds", as in `Differencing`.
         seed: of noise and masks.
         rounds: that are attacked.
     """
     with staged(SCORECARD, f"differencing {name} {seed}") as stage:
         if name == "rounds":
             return _two_rounds(stage, rounds)
-        if name == "broken":
-            with forgetful():
-                return _one_attempt(stage, (0,), rounds)
-        return _one_attempt(stage, (0, 1, 2), rounds)
+        with forgetful() if name == "broken" else nullcontext():
+            return _one_attempt(stage, rounds, conspirators=int(name == "conspired"))
 
 
-def _one_attempt(stage: Stage, orders: tuple[int, ...], rounds: int) -> OneFederation:
-    second, errors, asked, refused = [], [], 0, 0
-    for round_ in range(rounds):
-        totals, of, no = twice(stage, round_, orders[round_ % len(orders)])
-        asked, refused = asked + of, refused + no
+def _one_attempt(stage: Stage, rounds: int, *, conspirators: int) -> OneFederation:
+    orders = tuple(ORDERS[round_ % len(ORDERS)] for round_ in range(rounds))
+    second, errors, asked, refused = [], [], [], []
+    for round_, order in enumerate(orders):
+        totals, of, no = twice(stage, round_, order, conspirators=conspirators)
+        asked.append(of)
+        refused.append(no)
         second.append(len(totals) == 2)
         if len(totals) == 2:
             errors.append(_error((totals[0] - totals[1]) / UNITS_PER_ONE, _truth(stage, round_)))
-    trials = Trials(second=tuple(second), asked=asked, refused=refused, errors=tuple(errors))
+    trials = Trials(
+        orders=orders,
+        second=tuple(second),
+        asked=tuple(asked),
+        refused=tuple(refused),
+        errors=tuple(errors),
+    )
     return OneFederation(trials=trials)
 
 
 def _two_rounds(stage: Stage, rounds: int) -> OneFederation:
-    errors, average, squares = [], [], []
+    errors, average, sizes = [], [], []
     for round_ in range(0, rounds, 2):
         victim = round_ // 2 % len(NAMES)
         others = tuple(place for place in _EVERYBODY if place != victim)
@@ -233,9 +281,9 @@ def _two_rounds(stage: Stage, rounds: int) -> OneFederation:
         truth = _truth(stage, victim)
         errors.append(_error(whole - part, truth))
         average.append(_error(whole / len(NAMES), truth))
-        squares.append(float(np.mean(truth**2)))
-    trials = Trials(second=(False,) * len(errors), asked=0, refused=0, errors=tuple(errors))
-    return OneFederation(trials=trials, average=tuple(average), square=float(np.mean(squares)))
+        sizes.append(_error(np.zeros(len(truth)), truth))
+    trials = Trials(orders=(), second=(), asked=(), refused=(), errors=tuple(errors))
+    return OneFederation(trials=trials, average=tuple(average), sizes=tuple(sizes))
 
 
 def _total(stage: Stage, request: Open, places: tuple[int, ...]) -> NDArray[np.float64]:
@@ -262,7 +310,7 @@ def _error(estimate: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
 def run_differencing(setting: Setting) -> Differencing:
     """Attacks the product and one broken build."""
     federations, rounds = (1, 6) if setting.quick else (_FEDERATIONS, ROUNDS)
-    names = ("broken", "real", "rounds")
+    names = ("broken", "real", "conspired", "rounds")
     setting.expect(len(names) * federations)
     code = digest_of_files([DIFFERENCING, STAGE])
     found = setting.steps(
@@ -293,8 +341,8 @@ def run_differencing(setting: Setting) -> Differencing:
     price = price_of(plan, schema)
     return Differencing(
         **{name: _together([one.trials for one in by_name[name]]) for name in names},
-        average=tuple(error for one in by_name["rounds"] for error in one.average),
-        size=math.sqrt(float(np.mean([one.square for one in by_name["rounds"]]))),
+        average=_by_victim([one.average for one in by_name["rounds"]]),
+        sizes=_by_victim([one.sizes for one in by_name["rounds"]]),
         share=stddev_of_total(plan, Question.STEP, 1),
         epsilon=price.trained,
         epsilon_of_share=price.epsilon_of(
@@ -303,85 +351,19 @@ def run_differencing(setting: Setting) -> Differencing:
     )
 
 
+def _by_victim(of: list[tuple[float, ...]]) -> tuple[float, ...]:
+    """Returns each victim's mean: some had a turn more than others."""
+    return tuple(
+        float(np.mean([error for errors in of for error in errors[victim :: len(NAMES)]]))
+        for victim in range(min(len(NAMES), len(of[0])))
+    )
+
+
 def _together(of: list[Trials]) -> Trials:
     return Trials(
+        orders=tuple(one for trials in of for one in trials.orders),
         second=tuple(one for trials in of for one in trials.second),
-        asked=sum(trials.asked for trials in of),
-        refused=sum(trials.refused for trials in of),
+        asked=tuple(one for trials in of for one in trials.asked),
+        refused=tuple(one for trials in of for one in trials.refused),
         errors=tuple(one for trials in of for one in trials.errors),
     )
-
-
-def counted(hits: int, of: int) -> str:
-    """Returns a count with the exact 95 % interval of its share."""
-    exact = stats.binomtest(hits, of).proportion_ci(CONFIDENCE)
-    return f"{hits:,} of {of:,} ({exact.low:.1%} to {exact.high:.1%})"
-
-
-def table(found: Differencing) -> str:
-    """What each way of subtracting gives."""
-    rows = [
-        [
-            "one attempt opened twice, institutions that forget",
-            counted(sum(found.broken.second), len(found.broken.second)),
-            counted(found.broken.refused, found.broken.asked),
-            _of_attempts(found.broken.errors),
-        ],
-        [
-            "the same, the product",
-            counted(sum(found.real.second), len(found.real.second)),
-            counted(found.real.refused, found.real.asked),
-            _of_attempts(found.real.errors),
-        ],
-        ["two rounds, the product", "both are paid for", "", _of_attempts(found.rounds.errors)],
-        ["one round over everybody / 6, the product", "", "", _of_attempts(found.average)],
-        ["saying 0", "", "", f"{found.size:.1f}"],
-    ]
-    heads = [
-        "what is subtracted",
-        "second totals opened",
-        "requests refused",
-        "error of one institution's sums, people",
-    ]
-    return (
-        f"{markdown(heads, rows)}\n\nRoot mean squared error over the cells of one round; means "
-        "with 95 % intervals over attempts (Student), shares with exact ones. One share of the "
-        f"noise has a standard deviation of {found.share:.1f} people: were all totals of the plan "
-        f"opened under it, a trained person's epsilon would be {found.epsilon_of_share:.2f} "
-        f"instead of {found.epsilon:.2f}."
-    )
-
-
-def _of_attempts(values: tuple[float, ...]) -> str:
-    return f"{np.mean(values):.1f} +-{reach(values):.1f}" if values else "nothing to subtract"
-
-
-def answer(found: Differencing) -> str:
-    """One sentence."""
-    return (
-        f"the product opened {sum(found.real.second)} second totals in {len(found.real.second)} "
-        f"attempts ({found.real.refused:,} of {found.real.asked:,} requests refused); a build that "
-        f"forgets opened {sum(found.broken.second)} of {len(found.broken.second)} and gave one "
-        f"institution's sums to within {_of_attempts(found.broken.errors)} people a cell, which "
-        f"two paid rounds give to within {_of_attempts(found.rounds.errors)}"
-    )
-
-
-def plot(found: Differencing) -> Figure:
-    """Errors of each way."""
-    figure = Figure(figsize=(6.2, 2.8), layout="constrained")
-    axes = figure.add_subplot()
-    ways = {
-        "one attempt twice,\nbroken build": found.broken.errors,
-        "two paid rounds,\nthe product": found.rounds.errors,
-        "total / institutions,\nthe product": found.average,
-    }
-    for place, (values, marker) in enumerate(zip(ways.values(), "os^", strict=True)):
-        spread = np.random.default_rng(place).uniform(-0.2, 0.2, len(values))
-        axes.plot(values, place + spread, marker, color="black", fillstyle="none", markersize=4)
-    axes.axvline(found.size, color="black", linewidth=0.8, linestyle="--", label="saying 0")
-    axes.set_yticks(range(len(ways)), list(ways))
-    axes.set_xlim(left=0)
-    axes.set_xlabel("error of one institution's sums, people a cell")
-    axes.legend(frameon=False)
-    return figure

@@ -4,7 +4,8 @@ Secure aggregation hides one sum among others. A coordinator that shows the othe
 they bring nothing, and the victim the true one, would open the victim's sum in the total of all
 (Pasquini, Francati and Ateniese 2022, "Eluding Secure Aggregation in Federated Learning via Model
 Inconsistency"). Here what everybody signs, derives masks from and checks of the others is bound to
-the model, so that no total with the victim in it opens; a build without that binding opens it.
+the model, so that no total with the victim in it opens; a build without that binding opens it. One
+institution of six may conspire with the coordinator and answer about both models.
 
 A network's others are shown hidden units that never fire: their gradients in the hidden and in the
 output layer are exactly zero. A card's others are shown bins of which all but the first of each
@@ -14,34 +15,40 @@ feature are empty. Only these numbers are judged.
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
 import msgspec
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from clients import sessions
+from clients.ledger import Head
+from clients.records import Records
+from clients.taking import Attempt, Taking
 from experiments.attacks.attack_stage import NAMES, ROUNDS, STAGE, Stage, opened, staged
-from experiments.attacks.differencing import DIFFERENCING, counted, plain_card
+from experiments.attacks.differencing import DIFFERENCING, forgetful, plain_card
 from experiments.cache import digest_of_files, digest_of_product
-from experiments.division import reach
 from experiments.experiment import Setting, Work
-from experiments.tables import markdown
 from federation import asking
+from federation.canonical import Digest
 from federation.errors import ProtocolError
 from federation.learning import NetworkModel, ScorecardModel
 from federation.messages import Model, Refuse, Reply
 from federation.model.network import Activation, Network, Shape, start
 from federation.model.scorecard import AdditiveCard
 from federation.pricing import stddev_of_total
+from federation.query import BoundedSum
 from federation.schema import Schema
+from federation.secure_aggregation.attempt import Signed
 from federation.secure_aggregation.opening import require_fits
 from federation.secure_aggregation.upload import Upload
 from federation.secure_aggregation.words import from_words, word_type
 from fedscore.planning import SCORECARD
+
+BUILDS: Final = ("unbound", "bound", "conspired")
 
 _FEDERATIONS: Final = 6
 _EVERYBODY: Final = tuple(range(len(NAMES)))
@@ -66,9 +73,9 @@ class Singled(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         model: "scorecard" or "network".
-        build: "bound" (the product) or "unbound".
+        build: "unbound", "bound" (the product), or "conspired" (the product and one conspirator).
         opened: of each round, whether a total opened with the victim in it.
-        asked: requests to honest institutions to release something for such a total.
+        asked: of each round, requests to honest institutions to release something for such a total.
         refused: of those, how many were.
         misfits: uploads of the victim that the coordinator's own check would let pass.
         likeness: of each federation, the cosine of the mean over its rounds of what the attacker
@@ -83,8 +90,8 @@ class Singled(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     build: str
     opened: tuple[bool, ...]
-    asked: int
-    refused: int
+    asked: tuple[int, ...]
+    refused: tuple[int, ...]
     misfits: int
     likeness: tuple[float, ...]
     errors: tuple[float, ...]
@@ -107,6 +114,28 @@ class DifferentModels(msgspec.Struct, frozen=True, kw_only=True):
 def unbound() -> Iterator[None]:
     """Breaks everybody within: what binds an attempt does not say which model it is about."""
     with patch.object(asking, "model_digest", lambda _: bytes(32)):
+        yield
+
+
+@contextmanager
+def two_faced() -> Iterator[None]:
+    """Breaks one institution within: it answers an attempt about any model, and signs any set.
+
+    It pays nothing and notes nothing, so that nothing stands in the way of a second answer.
+    """
+
+    def pay(_: Taking, attempt: Attempt, __: BoundedSum) -> Head:
+        return attempt[1] + 1, Digest("0" * 64)  # peers believe a ledger that grows with each round
+
+    def survivors(_standing: object, of: tuple[int, ...], **_: int) -> Signed:
+        return Signed(of)
+
+    with (
+        forgetful(),
+        patch.object(sessions, "on_survivors", survivors),
+        patch.object(Records, "begin_attempt", lambda *_, **__: None),
+        patch.object(Taking, "pay", pay),
+    ):
         yield
 
 
@@ -165,7 +194,7 @@ class Try:
     left: NDArray[np.int64]
 
 
-def single_out(stage: Stage, round_: int, model: str, victim: int) -> Try:
+def single_out(stage: Stage, round_: int, model: str, victim: int, *, conspirators: int = 0) -> Try:
     """Shows one institution another model than the others, and tries to open their total.
 
     Args:
@@ -173,26 +202,40 @@ def single_out(stage: Stage, round_: int, model: str, victim: int) -> Try:
         round_: of training.
         model: "scorecard" or "network".
         victim: its place.
+        conspirators: institutions that take part in the victim's attempt and in that of the others.
     """
+    helpers = tuple((victim + step) % len(NAMES) for step in range(1, 1 + conspirators))
+    stage = replace(stage, conspirators=dict.fromkeys(helpers, two_faced))
     true, elsewhere, _ = shown(stage.schema, model)
     one, other = stage.opening(round_, true), stage.opening(round_, elsewhere)
-    uploads = stage.uploads({place: one if place == victim else other for place in _EVERYBODY})
-    found = stage.asking(other)
-    passes = _fits(stage, victim, uploads, found.context, found.query.length * found.bits // 8)
-    replies: dict[int, Reply] = {}
-    # Each side is asked in the name of its own attempt, else it would not even know of it.
-    for request, places in (
-        (other, tuple(place for place in _EVERYBODY if place != victim)),
-        (one, (victim,)),
-    ):
-        together = stage.collected(request, uploads)
-        replies |= stage.told(together, places)
-    refused = sum(isinstance(reply, Refuse) for reply in replies.values())
+    asked = {place: one if place == victim else other for place in _EVERYBODY}
+    uploads = stage.uploads({place: asked[place] for place in asked if place not in helpers})
+    said: list[Reply] = []
+    # Each side is asked in the name of its own attempt, else it would not even know of it. Whoever
+    # takes part in both has one of them at a time, and the victim's comes first.
+    uploads |= stage.uploads(dict.fromkeys(helpers, one))
+    few = None
+    if helpers:
+        together = stage.collected(one, {place: uploads[place] for place in (victim, *helpers)})
+        signed = stage.told(together, (victim, *helpers))
+        said.append(signed[victim])
+        few = opened(together, signed | stage.released(together, signed))
+    of_victim = stage.told(stage.collected(one, uploads), (victim, *helpers))
+    uploads |= stage.uploads(dict.fromkeys(helpers, other))
     together = stage.collected(other, uploads)
+    replies = stage.told(together, [place for place in _EVERYBODY if place != victim])
+    replies[victim] = of_victim[victim]
+    said += [reply for place, reply in replies.items() if place not in helpers]
     total = opened(together, replies)
-    left = _sum_of_words(uploads, found.bits) if total is None else total
+    found = stage.asking(other)
+    nbytes = found.query.length * found.bits // 8
+    left = total if total is not None else few
     return Try(
-        opened=total is not None, asked=len(replies), refused=refused, passes=passes, left=left
+        opened=left is not None,
+        asked=len(said),
+        refused=sum(isinstance(reply, Refuse) for reply in said),
+        passes=_fits(stage, victim, uploads, found.context, nbytes),
+        left=_sum_of_words(uploads, found.bits) if left is None else left,
     )
 
 
@@ -217,13 +260,13 @@ def singled(model: str, build: str, seed: int, rounds: int) -> Singled:
 
     Args:
         model: "scorecard" or "network".
-        build: "bound" or "unbound".
+        build: as in `Singled`.
         seed: of noise and masks; also says who is the victim.
         rounds: that are attacked.
     """
     victim = seed % len(NAMES)
     with (
-        nullcontext() if build == "bound" else unbound(),
+        unbound() if build == "unbound" else nullcontext(),
         staged(MODELS[model], f"different {model} {build} {seed}") as stage,
     ):
         true, _, judged = shown(stage.schema, model)
@@ -231,7 +274,10 @@ def singled(model: str, build: str, seed: int, rounds: int) -> Singled:
         query = stage.asking(stage.opening(0, true)).query
         truths = [stage.truth(place, query, true)[judged] for place in _EVERYBODY]
         stddev = stddev_of_total(stage.plan, question, len(NAMES))
-        tries = [single_out(stage, round_, model, victim) for round_ in range(rounds)]
+        tries = [
+            single_out(stage, round_, model, victim, conspirators=int(build == "conspired"))
+            for round_ in range(rounds)
+        ]
     truth = truths[victim]
     seen = np.mean([one.left[judged] / question.bound for one in tries], axis=0)
     drawn = np.random.default_rng([71, seed]).normal(0, stddev, (rounds, len(truth)))
@@ -241,8 +287,8 @@ def singled(model: str, build: str, seed: int, rounds: int) -> Singled:
         model=model,
         build=build,
         opened=tuple(one.opened for one in tries),
-        asked=sum(one.asked for one in tries),
-        refused=sum(one.refused for one in tries),
+        asked=tuple(one.asked for one in tries),
+        refused=tuple(one.refused for one in tries),
         misfits=sum(one.passes for one in tries),
         likeness=(_cosine(seen, truth),),
         usual=(_cosine(honest, truth),),
@@ -261,11 +307,11 @@ def _cosine(one: Array, other: Array) -> float:
 
 
 def run_different_models(setting: Setting) -> DifferentModels:
-    """Attacks the product and one broken build."""
+    """Attacks the product, alone and with one conspirator, and one broken build."""
     federations, rounds = (1, 6) if setting.quick else (_FEDERATIONS, ROUNDS)
-    cells = [(model, build) for model in MODELS for build in ("unbound", "bound")]
+    cells = [(model, build) for model in MODELS for build in BUILDS]
     if setting.quick:
-        cells = cells[:2]
+        cells = cells[: len(BUILDS)]
     setting.expect(len(cells) * federations)
     found = setting.steps(
         Singled,
@@ -299,8 +345,8 @@ def _together(of: list[Singled]) -> Singled:
         model=of[0].model,
         build=of[0].build,
         opened=tuple(one for each in of for one in each.opened),
-        asked=sum(each.asked for each in of),
-        refused=sum(each.refused for each in of),
+        asked=tuple(one for each in of for one in each.asked),
+        refused=tuple(one for each in of for one in each.refused),
         misfits=sum(each.misfits for each in of),
         likeness=tuple(one for each in of for one in each.likeness),
         usual=tuple(one for each in of for one in each.usual),
@@ -308,83 +354,3 @@ def _together(of: list[Singled]) -> Singled:
         usual_errors=tuple(one for each in of for one in each.usual_errors),
         sizes=tuple(one for each in of for one in each.sizes),
     )
-
-
-_BUILDS: Final = {"bound": "the product", "unbound": "model not bound"}
-
-
-def table(found: DifferentModels) -> str:
-    """What the attack opens and learns, on each build."""
-    heads = [
-        "model", "build", "totals opened with the victim", "requests refused",
-        "likeness to the victim's sums", "of honest totals", "error", "of honest totals / 6",
-        "saying 0",
-    ]  # fmt: skip
-    rows = [
-        [
-            one.model,
-            _BUILDS[one.build],
-            counted(sum(one.opened), len(one.opened)),
-            counted(one.refused, one.asked),
-            _mean(one.likeness, 2),
-            _mean(one.usual, 2),
-            _mean(one.errors, 1) if one.errors else "nothing opened",
-            _mean(one.usual_errors, 1),
-            _mean(one.sizes, 1),
-        ]
-        for one in found.cells
-    ]
-    return (
-        f"{markdown(heads, rows)}\n\nLikeness is the cosine between what the attacker holds (the "
-        "mean of the totals of all rounds, or of the sums of masked words if none opens) and the "
-        "victim's sums without noise; errors are root mean squares over the numbers judged, in "
-        "people for a scorecard and in clip norms for a network. Means with 95 % intervals over "
-        "federations (Student), shares with exact ones."
-    )
-
-
-def _mean(values: tuple[float, ...], digits: int) -> str:
-    return f"{np.mean(values):.{digits}f} +-{reach(values):.{digits}f}"
-
-
-def answer(found: DifferentModels) -> str:
-    """One sentence."""
-    real = [one for one in found.cells if one.build == "bound"]
-    broken = [one for one in found.cells if one.build == "unbound"]
-    opened_in = sum(sum(one.opened) for one in real)
-    liked = " and ".join(f"{_mean(one.likeness, 2)} ({one.model})" for one in broken)
-    return (
-        f"the product opened {opened_in} totals with the victim in "
-        f"{sum(len(one.opened) for one in real)} rounds "
-        f"({sum(one.refused for one in real):,} of {sum(one.asked for one in real):,} requests "
-        f"refused); a build that does not bind the model opened "
-        f"{sum(sum(one.opened) for one in broken)} of {sum(len(one.opened) for one in broken)}, "
-        f"whose likeness to the victim's sums is {liked}"
-    )
-
-
-def plot(found: DifferentModels) -> Figure:
-    """How much what the attacker holds is like the victim's sums."""
-    figure = Figure(figsize=(6.2, 2.8), layout="constrained")
-    axes = figure.add_subplot()
-    for place, one in enumerate(found.cells):
-        for values, marker, label in (
-            (one.likeness, "o", "the attack"),
-            (one.usual, "x", "an honest total"),
-        ):
-            spread = np.random.default_rng(place).uniform(-0.25, 0.25, len(values))
-            axes.plot(
-                values,
-                place + spread,
-                marker,
-                color="black",
-                fillstyle="none",
-                markersize=3,
-                label=label if place == 0 else None,
-            )
-    axes.set_yticks(
-        range(len(found.cells)), [f"{one.model}, {_BUILDS[one.build]}" for one in found.cells]
-    )
-    axes.set_xlabel("cosine to the victim's sums")
-    axes.legend(frameon=False)
-    return figure

@@ -24,9 +24,8 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
-from scipy import stats
 
+from experiments.attacks.likelihood import Array, Coins, Rate, ideal, likelihood_ratios, resampled
 from experiments.audit import membership_crowd
 from experiments.audit.membership_crowd import (
     CELLS,
@@ -73,12 +72,9 @@ MODELS: Final[dict[str, ScorecardModel | NetworkModel]] = {
 }
 _AT_ONCE: Final = 100
 _FEATURES: Final = 8
-_RESAMPLED: Final = 400
+_IDEALS: Final = 200
 _LEAST_BEYOND: Final = 2
 """Non-members that must lie above a threshold for a rate there to be shown."""
-
-Array = NDArray[np.float64]
-Coins = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,37 +196,6 @@ def scored(model: str, epsilon: float, first: int, trainings: int) -> list[list[
     return found
 
 
-def likelihood_ratios(shadows: Array, coins: Coins, seen: Array) -> Array:
-    """Returns float64[trainings, targets]: log-likelihood with, less that without the target.
-
-    Args:
-        shadows: float64[shadow trainings, targets], scores.
-        coins: bool[shadow trainings, targets], who took part.
-        seen: float64[trainings, targets], scores to judge.
-    """
-    found = np.zeros(seen.shape)
-    for target in range(seen.shape[1]):
-        for is_in, sign in ((True, 1.0), (False, -1.0)):
-            of = shadows[coins[:, target] == is_in, target]
-            spread = max(float(np.std(of, ddof=1)), 1e-6)
-            found[:, target] += sign * stats.norm.logpdf(seen[:, target], np.mean(of), spread)
-    return found
-
-
-class Rate(msgspec.Struct, frozen=True, kw_only=True):
-    """A measured figure with its 95 % interval, from trainings drawn again.
-
-    Attributes:
-        value: of all trainings.
-        low: of the interval.
-        high: of the interval.
-    """
-
-    value: float
-    low: float
-    high: float
-
-
 class Attack(msgspec.Struct, frozen=True, kw_only=True):
     """How well LiRA does against one model at one epsilon.
 
@@ -241,6 +206,8 @@ class Attack(msgspec.Struct, frozen=True, kw_only=True):
         who: "ordinary" or "outliers".
         auc: over targets and trainings.
         true_positives: at each of `FALSE_POSITIVES`; None where too few did not take part.
+        ideal: the AUC of the same attack on scores that give away all that mu allows; None: no
+            noise.
     """
 
     model: str
@@ -249,6 +216,7 @@ class Attack(msgspec.Struct, frozen=True, kw_only=True):
     who: str
     auc: Rate
     true_positives: tuple[Rate | None, ...]
+    ideal: Rate | None = None
 
 
 class Lira(msgspec.Struct, frozen=True, kw_only=True):
@@ -267,10 +235,10 @@ class Lira(msgspec.Struct, frozen=True, kw_only=True):
 
 def run_lira(setting: Setting) -> Lira:
     """Attacks each model at each epsilon."""
-    shadows, attacked, at_once = (SHADOWS, ATTACKED, _AT_ONCE)
+    shadows, attacked, at_once, ideals = (SHADOWS, ATTACKED, _AT_ONCE, _IDEALS)
     chosen: tuple[float, ...] = (*EPSILONS, NO_NOISE)
     if setting.quick:
-        shadows, attacked, at_once, chosen = 20, 20, 20, (1.0, NO_NOISE)
+        shadows, attacked, at_once, ideals, chosen = 20, 20, 20, 20, (1.0, NO_NOISE)
     parts = [
         (model, epsilon, first, at_once)
         for model in MODELS
@@ -299,71 +267,30 @@ def run_lira(setting: Setting) -> Lira:
             seen = np.concatenate(
                 [np.array(of) for part, of in found.items() if part[:2] == (model, epsilon)]
             )
-            attacks += _attacks(model, epsilon, seen, shadows)
+            attacks += _attacks(model, epsilon, seen, shadows, ideals)
     return Lira(shadows=shadows, attacked=attacked, attacks=tuple(attacks))
 
 
-def _attacks(model: str, epsilon: float, seen: Array, shadows: int) -> list[Attack]:
+def _attacks(model: str, epsilon: float, seen: Array, shadows: int, ideals: int) -> list[Attack]:
     coins = np.array([coins_of(seed) for seed in range(len(seen))])
     ratios = likelihood_ratios(seen[:shadows], coins[:shadows], seen[shadows:])
     groups = {"ordinary": slice(0, ORDINARY), "outliers": slice(ORDINARY, None)}
     units = price_of(planned(model, epsilon), town().schema).alone.trained
-    is_private = epsilon != NO_NOISE
+    mu = math.sqrt(units / UNITS_PER_MU_SQUARED) if epsilon != NO_NOISE else None
     return [
         Attack(
             model=model,
-            epsilon=epsilon if is_private else None,
-            mu=math.sqrt(units / UNITS_PER_MU_SQUARED) if is_private else None,
+            epsilon=None if mu is None else epsilon,
+            mu=mu,
             who=who,
-            auc=_resampled(ratios[:, of], coins[shadows:, of], None),
+            auc=resampled(ratios[:, of], coins[shadows:, of], None),
             true_positives=tuple(
-                _resampled(ratios[:, of], coins[shadows:, of], rate)
+                resampled(ratios[:, of], coins[shadows:, of], rate)
                 if np.sum(~coins[shadows:, of]) * rate >= _LEAST_BEYOND
                 else None
                 for rate in FALSE_POSITIVES
             ),
+            ideal=None if mu is None else ideal(mu, coins[:, of], shadows, ideals),
         )
         for who, of in groups.items()
     ]
-
-
-def _resampled(ratios: Array, coins: Coins, rate: float | None) -> Rate:
-    """Returns AUC, or the true positives at a rate, and its interval: whole trainings are redrawn.
-
-    Args:
-        ratios: float64[trainings, targets].
-        coins: bool[trainings, targets].
-        rate: of false positives; None for the AUC.
-    """
-    generator = np.random.default_rng(0)
-
-    def figure(chosen: NDArray[np.int64]) -> float:
-        with_it, without = ratios[chosen][coins[chosen]], ratios[chosen][~coins[chosen]]
-        if rate is None:
-            return area(with_it, without)
-        return true_positives(with_it, without, rate)
-
-    everyone = np.arange(len(ratios))
-    drawn = [figure(generator.choice(everyone, len(everyone))) for _ in range(_RESAMPLED)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Rate(value=figure(everyone), low=float(low), high=float(high))
-
-
-def area(with_it: Array, without: Array) -> float:
-    """Returns the AUC: how often one that took part has the larger ratio; ties count half."""
-    ranks = stats.rankdata(np.concatenate([with_it, without]))
-    most = ranks[: len(with_it)].sum() - len(with_it) * (len(with_it) + 1) / 2
-    return float(most / (len(with_it) * len(without)))
-
-
-def true_positives(with_it: Array, without: Array, rate: float) -> float:
-    """Returns the share found of those who took part, at most `rate` of the others being accused.
-
-    Args:
-        with_it: ratios of those who took part.
-        without: ratios of the others.
-        rate: of false positives, in (0, 1).
-    """
-    accused = math.floor(rate * len(without))
-    threshold = np.sort(without)[len(without) - accused - 1]
-    return float(np.mean(with_it > threshold))

@@ -1,14 +1,19 @@
 """What LiRA found, beside what is allowed, as a table, a sentence and a plot."""
 
 import math
+from typing import Final
 
 import numpy as np
 from matplotlib.figure import Figure
 from scipy import special
 
-from experiments.attacks.lira import FALSE_POSITIVES, Attack, Lira, Rate
+from experiments.attacks.likelihood import Rate
+from experiments.attacks.lira import FALSE_POSITIVES, Attack, Lira
 from experiments.audit.membership_crowd import DELTA
 from experiments.tables import markdown
+
+NO_POWER: Final = 0.5
+"""The AUC of a coin."""
 
 
 def allowed(mu: float | None, rate: float | None) -> float:
@@ -40,6 +45,7 @@ def table(found: Lira) -> str:
             "none: no noise" if one.epsilon is None else f"{one.epsilon:g}",
             one.who,
             f"{_shown(one.auc, 3)} / {allowed(one.mu, None):.3f}",
+            "" if one.ideal is None else _shown(one.ideal, 3),
         ]
         for rate, of in zip(FALSE_POSITIVES, one.true_positives, strict=True):
             seen = "too few" if of is None else _percent(of)
@@ -51,12 +57,21 @@ def table(found: Lira) -> str:
         "epsilon",
         "targets",
         "AUC / allowed by mu",
+        "AUC an ideal score would reach",
         *(
             f"TPR at FPR {rate:.1%} / allowed by mu / by epsilon and delta"
             for rate in FALSE_POSITIVES
         ),
     ]
-    return markdown(heads, rows)
+    weak = sum(one.ideal is not None and one.ideal.low <= NO_POWER for one in found.attacks)
+    return (
+        f"{markdown(heads, rows)}\n\nAn ideal score gives away all that mu allows, as Gaussians mu "
+        f"apart; the same attack, with as many trainings of its own ({found.shadows}), of others "
+        f"({found.attacked}) and targets, reaches on average what stands there, and 95 % of its "
+        f"repetitions lie in the brackets. Where they reach {NO_POWER}, in {weak} rows, the attack "
+        "has no power: no better than a coin is then no evidence. The variances of scores with and "
+        "without a target are pooled."
+    )
 
 
 def answer(found: Lira) -> str:
@@ -77,10 +92,17 @@ def answer(found: Lira) -> str:
     )
     return (
         f"at epsilon 1 the best AUC from the release alone is {_shown(private.auc, 3)} "
-        f"({private.model}, {private.who}), where {allowed(private.mu, None):.3f} is allowed; "
+        f"({private.model}, {private.who}), where {allowed(private.mu, None):.3f} is allowed"
+        f"{_power(private)}; "
         f"without noise {_shown(silent.auc, 3)} ({silent.model}, {silent.who}); "
         f"the interval of {beyond} of {len(found.attacks)} attacks lies beyond what mu allows"
     )
+
+
+def _power(attack: Attack) -> str:
+    if attack.ideal is None:
+        return ""
+    return f" and an ideal score would reach {_shown(attack.ideal, 3)}"
 
 
 def plot(found: Lira) -> Figure:

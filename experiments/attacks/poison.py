@@ -5,7 +5,7 @@ is not, and masks hide what it sends: builds within `without_clip` let it throug
 answers change there, for honest people bring nothing that the door would cut.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
@@ -42,19 +42,26 @@ BEYOND: Final = 1_000
 """How many times more than it may an unbounded poisoner sends."""
 
 _ROWS: Final = 512
+_BINS: Final = 10
+"""Of a feature that a false table makes up: about as many as a card has."""
 
 Array = NDArray[np.float64]
 
 
-def false_table(table: pa.Table, *, lie: str, outcome: str, feature: str) -> pa.Table:
+def false_table(
+    table: pa.Table, *, lie: str, outcome: str, feature: str, features: Sequence[str] = ()
+) -> pa.Table:
     """Returns a table that tells a lie.
 
     Args:
         table: the true one, one row a person.
         lie: "labels" turns every outcome round; "feature" gives the largest values of a feature to
-            the bad people and the smallest to the good ones; anything else changes nothing.
+            the bad people and the smallest to the good ones; "cells" makes every other person bad,
+            and gives the bad the values of low risk and the good those of high risk, in each
+            feature; anything else changes nothing.
         outcome: column, 1 = bad.
         feature: column of numbers.
+        features: columns without missing values that "cells" makes up.
     """
     bad = table.column(outcome).to_numpy()
     if lie == "labels":
@@ -63,10 +70,28 @@ def false_table(table: pa.Table, *, lie: str, outcome: str, feature: str) -> pa.
         values = np.empty(len(bad), dtype=table.column(feature).to_numpy().dtype)
         values[np.argsort(bad, kind="stable")] = np.sort(table.column(feature).to_numpy())
         return _with(table, feature, values)
+    if lie == "cells":
+        signs = np.where(np.arange(len(bad)) % 2, 1, -1)
+        for name in features:
+            table = _with(table, name, _made_up(table.column(name).to_numpy(), bad, signs))
+        return _with(table, outcome, (signs + 1) // 2)
     return table
 
 
-def _with(table: pa.Table, column: str, values: NDArray[np.number]) -> pa.Table:
+def _made_up(
+    values: NDArray[np.generic], bad: NDArray[np.number], signs: NDArray[np.int64]
+) -> NDArray[np.generic]:
+    """Returns a value for each row: what a bin asks for by its true people, the opposite of it."""
+    known, ranks = np.unique(values, return_inverse=True)
+    bounds = np.unique(np.quantile(ranks, np.arange(1, _BINS) / _BINS, method="lower"))
+    bins = np.searchsorted(bounds, ranks) if len(known) > _BINS else ranks
+    asked = np.bincount(bins, weights=bad - bad.mean())
+    middle = [np.sort(values[bins == one]) for one in range(len(asked))]
+    found = np.array([of[len(of) // 2] for of in middle])
+    return found[_spread(asked, signs)]
+
+
+def _with(table: pa.Table, column: str, values: NDArray[np.generic]) -> pa.Table:
     place = table.schema.get_field_index(column)
     return table.set_column(place, column, pa.array(values, type=table.schema.field(place).type))
 
@@ -157,7 +182,7 @@ class Poisoner:
         )
 
 
-def _spread(asked: NDArray[np.int64], signs: NDArray[np.int64]) -> NDArray[np.uint16]:
+def _spread(asked: NDArray[np.number], signs: NDArray[np.int64]) -> NDArray[np.uint16]:
     """Returns each row's bin of a feature: those that add go where less is asked for."""
     found = np.zeros(len(signs), dtype=np.uint16)
     for sign in (-1, 1):

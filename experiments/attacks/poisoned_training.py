@@ -246,7 +246,14 @@ def _released(
     for name, table in found.tables.items():
         path = scratch / f"{name}.parquet"
         lie = attack if name == _POISONER else "none"
-        pq.write_table(false_table(table, lie=lie, outcome=TAIWAN.outcome, feature=_FEATURE), path)
+        told = false_table(
+            table,
+            lie=lie,
+            outcome=TAIWAN.outcome,
+            feature=_FEATURE,
+            features=[grid.name for grid in found.schema.scored_grids],
+        )
+        pq.write_table(told, path)
         members.append(
             Configuration(
                 id=name,

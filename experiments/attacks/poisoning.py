@@ -27,7 +27,7 @@ PROMISE: Final = f"{PERSON} Held-out people pay the same for the evaluation."
 _OF_CARD: Final = (
     # Without a poisoner the sums are over the same people, whoever holds them.
     ("none", "product", 0.2),
-    *((attack, "product", share) for attack in ("labels", "vectors") for share in SHARES),
+    *((attack, "product", share) for attack in ("labels", "cells", "vectors") for share in SHARES),
     ("feature", "product", 0.2),
     ("feature", "product", 0.4),
     *(("unbounded", "product", share) for share in SHARES),
@@ -35,6 +35,7 @@ _OF_CARD: Final = (
     ("unbounded", "no cap", 0.05),
     ("unbounded", "no cap", 0.2),
 )
+_QUICK: Final = ("none", "labels", "cells", "vectors")
 _OF_NETWORK: Final = (
     ("none", "product", 0.2),
     ("labels", "product", 0.2),
@@ -50,7 +51,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         model: "scorecard" or "network".
-        attack: "none", "labels", "feature", "vectors" or "unbounded".
+        attack: "none", "labels", "feature", "cells", "vectors" or "unbounded".
         build: "product", "no cap" or "plain steps".
         share: of all people, at the poisoner.
         outcomes: of each noise seed.
@@ -77,7 +78,7 @@ def run_poisoning(setting: Setting) -> Poisoning:
     ]
     seeds = SEEDS
     if setting.quick:
-        cases = [("scorecard", attack, "product", 0.2) for attack in ("none", "labels", "vectors")]
+        cases = [("scorecard", attack, "product", 0.2) for attack in _QUICK]
         seeds = 1
     code = digest_of_files([TRAINING, Path(poison.__file__), STAGE])
     works = [

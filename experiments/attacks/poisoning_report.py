@@ -4,11 +4,12 @@ from typing import Final
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy import stats
 
 from experiments.attacks import poison
-from experiments.attacks.differencing import counted
 from experiments.attacks.poisoned_training import LEAST_AUC
 from experiments.attacks.poisoning import Case, Poisoning
+from experiments.audit.one_run_audit import CONFIDENCE
 from experiments.division import INSTITUTIONS, reach
 from experiments.tables import markdown
 
@@ -16,6 +17,7 @@ ATTACKS: Final = {
     "none": "nobody",
     "labels": "turns its outcomes round",
     "feature": "turns one feature round",
+    "cells": "makes up everybody's values and outcomes",
     "vectors": "own code, as much as its people may",
     "unbounded": f"own code, {poison.BEYOND:,} times that",
 }
@@ -30,6 +32,12 @@ def _mean(values: list[float]) -> str:
     if len(values) < 2:
         return f"{np.mean(values):.3f}"
     return f"{np.mean(values):.3f} +-{reach(values):.3f}"
+
+
+def counted(hits: int, of: int) -> str:
+    """Returns a count with the exact 95 % interval of its share."""
+    exact = stats.binomtest(hits, of).proportion_ci(CONFIDENCE)
+    return f"{hits:,} of {of:,} ({exact.low:.1%} to {exact.high:.1%})"
 
 
 def table(found: Poisoning) -> str:
@@ -65,7 +73,9 @@ def table(found: Poisoning) -> str:
         "independent, though one model is behind nine of them. The gate is that of a plan with "
         f"least_auc {LEAST_AUC:g}: it refuses a release whose 95 % interval lies below. An "
         "institution sees it at home if the paired 95 % interval of the national model less its "
-        "own card lies below 0. The AUC of own cards is exact: the same in every run."
+        "own card lies below 0. The AUC of own cards is exact: the same in every run. Who "
+        "makes up a table calls every other person bad and gives the bad the values at which its "
+        "true people repay, the good the others, feature by feature; it needs no code of its own."
     )
 
 
@@ -83,9 +93,11 @@ def answer(found: Poisoning) -> str:
         return _mean([one.auc for one in case.outcomes])
 
     parts = [
-        f"{lie.share:.0%} of all people: {auc(lie)} by false outcomes, {auc(code)} by code of its "
-        "own"
-        for lie, code in zip(cases("labels"), cases("vectors"), strict=True)
+        f"{lie.share:.0%} of all people: {auc(lie)} by outcomes turned round, {auc(made_up)} by a "
+        f"made-up table, {auc(code)} by code of its own"
+        for lie, made_up, code in zip(
+            cases("labels"), cases("cells"), cases("vectors"), strict=True
+        )
     ]
     worst = [outcome for case in cases("vectors") for outcome in case.outcomes]
     others = len(worst) * (len(INSTITUTIONS) - 1)
@@ -105,6 +117,7 @@ def plot(found: Poisoning) -> Figure:
         ("none", "product"): ("o", "-"),
         ("labels", "product"): ("s", "--"),
         ("feature", "product"): ("^", ":"),
+        ("cells", "product"): ("*", "--"),
         ("vectors", "product"): ("D", "-."),
         ("unbounded", "product"): ("v", "-"),
         ("vectors", "no cap"): ("d", ":"),

@@ -12,7 +12,7 @@ import pytest
 
 from clients.taking import Taking
 from experiments.attacks.attack_stage import NAMES, staged
-from experiments.attacks.differencing import forgetful, plain_card, twice
+from experiments.attacks.differencing import ORDERS, forgetful, plain_card, twice
 from experiments.attacks.different_models import MODELS, shown, single_out, unbound
 from experiments.attacks.inversion import layout_of, likeliest, noised_answer
 from experiments.attacks.poison import Poisoner, false_table, without_cap, without_clip
@@ -127,22 +127,34 @@ def stage():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("order", [0, 1, 2])
-def test_nobody_helps_to_open_an_attempt_over_a_second_set(stage, order):
-    totals, asked, refused = twice(stage, order, order)
-    assert len(totals) <= 1
-    assert refused == asked == len(NAMES) - 1
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("conspirators", [0, 1])
+def test_nobody_honest_helps_to_open_an_attempt_over_a_second_set(stage, order, conspirators):
+    """By 2t > n + c one conspirator of six is too few: four must release either total."""
+    round_ = order + len(ORDERS) * conspirators
+    totals, asked, refused = twice(stage, round_, order, conspirators=conspirators)
+    assert len(totals) == (0 if order == 2 and not conspirators else 1)
+    assert refused == asked == len(NAMES) - 1 - conspirators
 
 
 @pytest.mark.slow
-def test_institutions_that_forget_what_they_said_give_one_of_them_away(stage):
+def test_conspirators_open_a_second_total_once_they_and_the_victim_have_four_shares(stage):
+    """The conspiracy works where it is large enough; the plan reckons with one."""
+    totals, *_ = twice(stage, 6, 1, conspirators=3)
+    assert len(totals) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ORDERS)
+def test_institutions_that_forget_what_they_said_give_one_of_them_away(stage, order):
     """The difference is its sum under one share of noise: 150 numbers, 6 standard deviations."""
-    round_ = 3
+    round_ = 7 + order
     with forgetful():
-        totals, _, refused = twice(stage, round_, 0)
+        totals, _, refused = twice(stage, round_, order)
     assert (len(totals), refused) == (2, 0)
     card = plain_card(stage.schema)
-    truth = stage.truth(round_, stage.asking(stage.opening(4, card)).query, card)
+    query = stage.asking(stage.opening(4, card)).query
+    truth = stage.truth(round_ % len(NAMES), query, card)
     noise = (totals[0] - totals[1]) / UNITS_PER_ONE - truth
     share = stddev_of_total(stage.plan, Question.STEP, 1)
     assert np.std(noise) == pytest.approx(share, rel=6 / math.sqrt(2 * len(noise)))
@@ -150,12 +162,23 @@ def test_institutions_that_forget_what_they_said_give_one_of_them_away(stage):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", list(MODELS))
-def test_a_victim_that_is_asked_about_another_model_is_in_no_total(model):
+@pytest.mark.parametrize("conspirators", [0, 1])
+def test_a_victim_that_is_asked_about_another_model_is_in_no_total(model, conspirators):
+    """The victim is asked once more if there is somebody to open a total of two with."""
     with staged(MODELS[model], "bound") as stage:
-        found = single_out(stage, 0, model, 0)
-    assert not found.opened
-    assert not found.passes
-    assert found.refused == found.asked == len(NAMES)
+        tries = [single_out(stage, at, model, 0, conspirators=conspirators) for at in (0, 1)]
+    for found in tries:
+        assert not found.opened
+        assert not found.passes
+        assert found.refused == found.asked == len(NAMES)
+
+
+@pytest.mark.slow
+def test_conspirators_open_a_total_with_the_victim_once_they_and_it_are_a_quorum():
+    """The conspiracy works where it is large enough; the plan reckons with one."""
+    with staged(SCORECARD, "conspired") as stage:
+        assert not single_out(stage, 0, "scorecard", 0, conspirators=3).opened
+        assert single_out(stage, 1, "scorecard", 0, conspirators=4).opened
 
 
 @pytest.mark.slow
@@ -241,3 +264,15 @@ def test_false_tables_turn_outcomes_or_one_feature_round():
     feature = false_table(table, lie="feature", outcome="bad", feature="limit")
     assert feature.column("limit").to_pylist() == [10, 30, 20, 40]
     assert false_table(table, lie="none", outcome="bad", feature="limit") is table
+
+
+def test_a_made_up_table_gives_the_bad_the_values_of_low_risk():
+    """Bad people had high limits; every other row is bad now, and half of the rows are."""
+    limits = list(range(100))
+    table = pa.table({"bad": [int(one >= 50) for one in limits], "limit": limits})
+    told = false_table(table, lie="cells", outcome="bad", feature="", features=["limit"])
+    bad, made_up = told.column("bad").to_numpy(), told.column("limit").to_numpy()
+    assert bad.sum() == 50
+    assert made_up[bad == 1].max() < 50 <= made_up[bad == 0].min()
+    assert set(made_up) <= set(limits)
+    assert len(set(made_up)) == 10
