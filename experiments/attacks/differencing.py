@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
@@ -25,7 +24,6 @@ from clients.records import Records
 from experiments.attacks.attack_stage import (
     NAMES,
     ROUNDS,
-    STAGE,
     Stage,
     Whole,
     opened,
@@ -33,7 +31,6 @@ from experiments.attacks.attack_stage import (
     stage_plan,
     staged,
 )
-from experiments.cache import digest_of_files, digest_of_product
 from experiments.datasets import TAIWAN
 from experiments.division import schema_of
 from experiments.experiment import PERSON, Setting, Work
@@ -58,7 +55,6 @@ PROMISE: Final = (
     f"{PERSON} The epsilon of one share of the noise is that of the same questions, were every "
     "total of the plan opened with it."
 )
-DIFFERENCING: Final = Path(__file__)
 """What results depend on besides the product."""
 
 ORDERS: Final = (0, 1, 2)
@@ -312,15 +308,12 @@ def run_differencing(setting: Setting) -> Differencing:
     federations, rounds = (1, 6) if setting.quick else (_FEDERATIONS, ROUNDS)
     names = ("broken", "real", "conspired", "rounds")
     setting.expect(len(names) * federations)
-    code = digest_of_files([DIFFERENCING, STAGE])
     found = setting.steps(
         OneFederation,
         [
             Work(
                 made_from={
                     "what": "differencing",
-                    "product": digest_of_product(),
-                    "code": code,
                     "build": name,
                     "seed": seed,
                     "rounds": rounds,

@@ -16,7 +16,6 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
@@ -28,9 +27,8 @@ from clients import sessions
 from clients.ledger import Head
 from clients.records import Records
 from clients.taking import Attempt, Taking
-from experiments.attacks.attack_stage import NAMES, ROUNDS, STAGE, Stage, opened, staged
-from experiments.attacks.differencing import DIFFERENCING, forgetful, plain_card
-from experiments.cache import digest_of_files, digest_of_product
+from experiments.attacks.attack_stage import NAMES, ROUNDS, Stage, opened, staged
+from experiments.attacks.differencing import forgetful, plain_card
 from experiments.experiment import Setting, Work
 from federation import asking
 from federation.canonical import Digest
@@ -319,8 +317,6 @@ def run_different_models(setting: Setting) -> DifferentModels:
             Work(
                 made_from={
                     "what": "different models",
-                    "product": digest_of_product(),
-                    "code": digest_of_files([Path(__file__), DIFFERENCING, STAGE]),
                     "cell": cell,
                     "seed": seed,
                     "rounds": rounds,

@@ -11,16 +11,14 @@ everything else: everybody else's records, and the very signal of the person.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.attacks.taken_apart import APART, share_right, taken_apart
+from experiments.attacks.taken_apart import share_right, taken_apart
 from experiments.audit.membership_crowd import contribution, vectors
-from experiments.cache import digest_of_files, digest_of_product
 from experiments.datasets import TAIWAN
 from experiments.division import INSTITUTIONS, Divided, divided
 from experiments.entropy import SeededEntropy
@@ -348,8 +346,6 @@ def run_inversion(setting: Setting) -> Inversion:
     """Attacks answers about a scorecard and a network."""
     made_from = {
         "what": "inversion",
-        "product": digest_of_product(),
-        "code": digest_of_files([Path(__file__), APART]),
         "quick": setting.quick,
     }
     setting.expect(2)

@@ -26,7 +26,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from experiments.attacks.likelihood import Array, Coins, Rate, ideal, likelihood_ratios, resampled
-from experiments.audit import membership_crowd
 from experiments.audit.membership_crowd import (
     CELLS,
     NAMES,
@@ -36,7 +35,6 @@ from experiments.audit.membership_crowd import (
     noise_times,
     plan_for,
 )
-from experiments.cache import digest_of_files, digest_of_product
 from experiments.entropy import SeededEntropy
 from experiments.experiment import Setting, Work
 from experiments.trial import People, people_of
@@ -246,13 +244,10 @@ def run_lira(setting: Setting) -> Lira:
         for first in range(0, shadows + attacked, at_once)
     ]
     setting.expect(len(parts))
-    code = digest_of_files(Path(str(one)) for one in (membership_crowd.__file__, __file__))
     works = [
         Work(
             made_from={
                 "what": "lira",
-                "product": digest_of_product(),
-                "code": code,
                 "part": [str(one) for one in part],
             },
             compute=scored,

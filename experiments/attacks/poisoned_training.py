@@ -47,7 +47,6 @@ from fedscore.planning import SCORECARD, STANDARD_SCALE, new_plan
 from fedscore.simulation import PlainSums, simulate
 from server.training import Progress, Sums
 
-TRAINING: Final = Path(__file__)
 """What results depend on besides the product."""
 
 EPSILON: Final = 1.0

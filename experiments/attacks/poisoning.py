@@ -9,15 +9,11 @@ afterwards, and so is what each honest institution sees at home: the national mo
 card, on its own held-out people.
 """
 
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from experiments.attacks import poison
-from experiments.attacks.attack_stage import STAGE
-from experiments.attacks.poisoned_training import TRAINING, Outcome, trained
-from experiments.cache import digest_of_files, digest_of_product
+from experiments.attacks.poisoned_training import Outcome, trained
 from experiments.experiment import PERSON, Setting, Work
 
 SHARES: Final = (0.05, 0.1, 0.2, 0.4)
@@ -80,13 +76,10 @@ def run_poisoning(setting: Setting) -> Poisoning:
     if setting.quick:
         cases = [("scorecard", attack, "product", 0.2) for attack in _QUICK]
         seeds = 1
-    code = digest_of_files([TRAINING, Path(poison.__file__), STAGE])
     works = [
         Work(
             made_from={
                 "what": "poisoning",
-                "product": digest_of_product(),
-                "code": code,
                 "case": case,
                 "seed": seed,
             },

@@ -7,14 +7,12 @@ people. Once single people's numbers are known, every other sum says who is in i
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-APART: Final = Path(__file__)
 """What results depend on besides the product."""
 
 _POOL: Final = 20
