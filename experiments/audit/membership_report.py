@@ -55,7 +55,7 @@ def table(found: Membership) -> str:
     return (
         f"{markdown(heads, rows)}\n\nRight guesses: mean with its 95 % interval over trainings "
         f"(Student). A plan promises a Gaussian curve (mu), and the epsilon at delta "
-        f"{found.delta:g} that follows of it. The first bound is on epsilon, whatever the "
+        f"{found.delta:g} that follows from it. The first bound is on epsilon, whatever the "
         "mechanism. The other three are on the curve: the epsilon, at that delta, of the least "
         "Gaussian curve that is not refuted. One above the plan's refutes the plan's curve. It is "
         "a bound on the program's own epsilon only if the program's curve is Gaussian, which it "
@@ -117,9 +117,10 @@ def answer(found: Membership) -> str:
         if one.kind in (SCORECARD_JOINT, NETWORK_JOINT)
     )
     return (
-        f"without noise {_refuted(silent)}; with it {_refuted(real)} ({trainings:,} trainings); "
-        "lower bounds there, 95 % for all together, on epsilon for any mechanism and on the "
-        f"plan's own curve, as epsilon: {proved}"
+        f"without noise the plan's own curve (Gaussian, mu) is refuted for {_refuted(silent)}; "
+        f"with it for {_refuted(real)} ({trainings:,} trainings). Lower bounds there, 95 % for all "
+        "together, on epsilon for any mechanism and on the plan's own curve, as epsilon: "
+        f"{proved}"
     )
 
 
@@ -162,8 +163,8 @@ def _refuted(builds: list[tuple[Build, Bounds]]) -> str:
     of_curve = sum(bounds.curve > one.epsilon for one, bounds in builds)
     of_any = sum(bounds.any_mechanism > one.epsilon for one, bounds in builds)
     return (
-        f"{of_curve} of {len(builds)} kinds of training refute the plan's own curve (Gaussian, "
-        f"mu) and {of_any} its epsilon, for any mechanism"
+        f"{of_curve} of {len(builds)} kinds of training and its epsilon, for any mechanism, for "
+        f"{of_any} of {len(builds)}"
     )
 
 

@@ -171,8 +171,10 @@ def test_guesses_that_are_all_right_refute_the_curve_of_epsilon_8_but_not_its_ep
     assert (1 + math.exp(-8)) ** -4800 > 0.19
     assert found.bounds[0].curve > 8.0 > found.bounds[0].any_mechanism
     said = membership_report.answer(found)
-    assert "without noise 1 of 1 kinds of training refute the plan's own curve" in said
-    assert "and 0 its epsilon, for any mechanism; with it 0 of 1" in said
+    assert (
+        "is refuted for 1 of 1 kinds of training and its epsilon, for any mechanism, for 0" in said
+    )
+    assert "with it for 0 of 1" in said
     lines = membership_report.table(found).splitlines()
     assert "**curve refuted**" in lines[2]
     assert "not refuted" in lines[3]
