@@ -3,9 +3,13 @@
 The audit of one run (`experiments/audit/one_run_audit.py`), many times over and in every mode:
 canaries take part by a fair coin each, in a training through door, noise and masks. The guesser
 knows everybody's records, the noise of one institution that colludes, every model and every noised
-sum; it guesses all coins (`experiments/audit/canaries.py`). Right guesses give lower bounds on
-epsilon; one above the plan's claim says that the program is broken. Broken programs add less noise
-than their plan says, in code: no setting does that.
+sum; it guesses all coins (`experiments/audit/canaries.py`). Broken programs add less noise than
+their plan says, in code: no setting does that.
+
+A plan promises two things: an epsilon at a delta, and, of which that follows, a Gaussian trade-off
+curve of some mu. Right guesses give a lower bound on epsilon for any mechanism, and a lower bound
+on mu, shown as epsilon at that delta; the latter refutes no epsilon unless the program's own curve
+is Gaussian: without noise it is not.
 
 All bounds of the table hold together with confidence 95 %: half of the 5 % is shared out evenly
 among what is said about all trainings of a row, half among the single trainings of all rows.
@@ -172,7 +176,7 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         kind: of `kinds`.
         epsilon: that the plan claims.
-        mu: that the plan claims.
+        mu: of the Gaussian curve that the plan claims.
         canaries: in each training.
         noise: share of the plan's noise (its standard deviation) that it adds; 1 is the product.
         right: of each training, how many coins were guessed right.
@@ -191,30 +195,47 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
         return fmean(self.right) / self.canaries
 
 
-class Bounds(msgspec.Struct, frozen=True, kw_only=True):
-    """Lower bounds on a build's epsilon, all of a table's together with confidence 95 %.
+class Power(msgspec.Struct, frozen=True, kw_only=True):
+    """What an audit would prove if every guess were right, at the levels of `Bounds`.
 
     Attributes:
-        one: the largest that a single training gives (f-DP).
-        most: what a single training would give if every guess were right.
-        steinke: all trainings as one audit, for any mechanism of an (epsilon, delta).
-        f_dp: all trainings as one audit, for the Gaussian trade-off curve.
-        runs: all trainings as independent runs, for the same curve.
-        visible: the share of noise below which `runs` would pass the claim, at the guesser's
-            measured skill; 0 if that is less than was tried.
+        any_of_one: bound on epsilon of any mechanism, from a single training.
+        curve_of_one: bound on the Gaussian curve, likewise.
+        any_of_all: bound on epsilon of any mechanism, from all trainings.
     """
 
+    any_of_one: float
+    curve_of_one: float
+    any_of_all: float
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """Lower bounds from the guesses about a build, all of a table's together with confidence 95 %.
+
+    Attributes:
+        any_mechanism: on epsilon, whatever the mechanism; all trainings as one audit.
+        one: on the Gaussian curve, as epsilon, and so the next two; the largest that a single
+            training gives.
+        alone: how many single trainings give more than the plan's epsilon.
+        f_dp: all trainings as one audit.
+        runs: all trainings as independent runs.
+        visible: the share of noise below which `runs` would refute the plan's curve, at the
+            guesser's measured skill; 0 if that is less than was tried.
+        power: what could be proved at all.
+    """
+
+    any_mechanism: float
     one: float
-    most: float
-    steinke: float
+    alone: int
     f_dp: float
     runs: float
     visible: float
+    power: Power
 
     @property
-    def largest(self) -> float:
-        """The best of them."""
-        return max(self.one, self.steinke, self.f_dp, self.runs)
+    def curve(self) -> float:
+        """The best bound on the Gaussian curve, as epsilon."""
+        return max(self.one, self.f_dp, self.runs)
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True):
@@ -336,18 +357,27 @@ def _bounds(build: Build, level: float, level_of_one: float, skills: dict[float,
         mu = least_mu(right=count, guesses=each, canaries=each, level=level_of_one)
         return epsilon_at(mu)
 
+    def of_any(count: int, of: int, level: float) -> float:
+        return least_epsilon(right=count, guesses=of, canaries=of, delta=DELTA, level=level)
+
+    alone = {count: of_one(count) for count in set(build.right)}
     return Bounds(
-        one=of_one(max(build.right)),
-        most=of_one(each),
-        steinke=least_epsilon(right=right, guesses=coins, canaries=coins, delta=DELTA, level=level),
+        any_mechanism=of_any(right, coins, level),
+        one=max(alone.values()),
+        alone=sum(alone[count] > build.epsilon for count in build.right),
         f_dp=epsilon_at(least_mu(right=right, guesses=coins, canaries=coins, level=level)),
         runs=epsilon_at(least_mu_of_runs(build.right, canaries=each, level=level)),
         visible=_visible(build, level, skills),
+        power=Power(
+            any_of_one=of_any(each, each, level_of_one),
+            curve_of_one=of_one(each),
+            any_of_all=of_any(coins, coins, level),
+        ),
     )
 
 
 def _visible(build: Build, level: float, skills: dict[float, float]) -> float:
-    """Returns the share of noise at which so many runs would be expected to refute the claim.
+    """Returns the share of noise at which so many runs would be expected to refute the curve.
 
     Args:
         build: of which the number of runs and canaries count.

@@ -79,16 +79,18 @@ class Answered:
 
 
 @lru_cache(maxsize=32)
-def people_for(question: Question, place: int, *, hostile: bool) -> People:
-    """Returns people of an institution, always the same.
+def people_for(question: Question, place: int, seed: int, *, hostile: bool) -> People:
+    """Returns people of an institution, drawn afresh for each seed.
 
     Args:
         question: that they answer.
         place: of the institution.
-        hostile: whether somebody is among them whose number is a million times too large, or whose
-            gradient is ten times too long.
+        seed: of the run; the same people are there with and without somebody hostile.
+        hostile: whether somebody is among them whose number, in cells and with a sign at random, is
+            too large by a factor of 2 to 10^6, or whose gradient, in a direction at random, is too
+            long by 2 to 1,000; factors are uniform in their logarithm.
     """
-    generator = np.random.default_rng(place)
+    generator = np.random.default_rng([place, seed])
     if question is Question.GRADIENT:
         return _gradients(generator, hostile=hostile)
     columns = QUERIES[question].columns
@@ -100,10 +102,13 @@ def people_for(question: Question, place: int, *, hostile: bool) -> People:
     starts = (0, columns[0])
     for start, of in zip(starts, cells, strict=True):
         np.add.at(exact, start + of, values)
-    if hostile:  # in the first cell of every column
-        values = np.append(values, 10**6 * UNITS_PER_ONE)
-        cells = [np.append(of, np.uint32(0)) for of in cells]
-        exact[list(starts)] += UNITS_PER_ONE
+    if hostile:
+        sign = 1 if generator.random() < 0.5 else -1
+        values = np.append(values, sign * int(_factor(generator, 10**6) * UNITS_PER_ONE))
+        theirs = [np.uint32(generator.integers(size)) for size in columns]
+        cells = [np.append(of, cell) for of, cell in zip(cells, theirs, strict=True)]
+        for start, cell in zip(starts, theirs, strict=True):
+            exact[start + cell] += sign * UNITS_PER_ONE
     brought = Contribution(values=values, cells=one_column_each(cells), person_starts=None)
     return People(brought=brought, exact=exact)
 
@@ -113,10 +118,16 @@ def _gradients(generator: np.random.Generator, *, hostile: bool) -> People:
     signals, inputs = generator.integers(-most, most, (2, _PEOPLE, _SIDE), endpoint=True)
     exact = np.einsum("pi,pj->ij", signals, inputs).ravel()  # all of them short enough
     if hostile:
-        one = np.full((1, _SIDE), int((10 * UNITS_PER_CLIP / _SIDE) ** 0.5))
-        signals, inputs = np.vstack([signals, one]), np.vstack([inputs, one])
+        both = generator.standard_normal((2, 1, _SIDE))
+        length = (_factor(generator, 1000) * UNITS_PER_CLIP) ** 0.5
+        theirs = np.rint(both * (length / np.linalg.norm(both, axis=2, keepdims=True)))
+        signals, inputs = np.vstack([signals, theirs[0]]), np.vstack([inputs, theirs[1]])
     layer = Layer(signals=signals.astype(np.float64), inputs=inputs.astype(np.float64))
     return People(brought=Products(layers=(layer,), rows_of_person=None), exact=exact)
+
+
+def _factor(generator: np.random.Generator, most: float) -> float:
+    return float(np.exp(generator.uniform(np.log(2.0), np.log(most))))
 
 
 @lru_cache(maxsize=1)
@@ -131,7 +142,7 @@ def answered(
 
     Args:
         question: that is asked.
-        seed: of masks.
+        seed: of people and masks.
         round_: of the question.
         hostile: whether the first institution has somebody hostile.
         entropy: 32 bytes a call, from which institutions draw their noise, one after the other.
@@ -151,7 +162,7 @@ def answered(
     )
     uploads, sharings, exact, noise = {}, {}, [], []
     for place, session in enumerate(joint.sessions):
-        people = people_for(question, place, hostile=hostile and place == 0)
+        people = people_for(question, place, seed, hostile=hostile and place == 0)
         masking = draw_masks(session, context=context, bits=_BITS, own_mask=secrets())
         noise_key = entropy()
         words = door.answer(query, [people.brought], noise_key=noise_key, masks=masking.masks).words

@@ -28,6 +28,7 @@ from experiments.audit.membership import (
     Membership,
     attacked,
     bounds_of,
+    epsilon_at,
     kinds,
 )
 from experiments.audit.membership_crowd import (
@@ -39,7 +40,7 @@ from experiments.audit.membership_crowd import (
     vectors,
     watched_training,
 )
-from experiments.audit.one_run_audit import least_epsilon
+from experiments.audit.one_run_audit import least_epsilon, least_mu
 from experiments.entropy import SeededEntropy
 from federation import door
 from federation.asking import sum_for
@@ -134,12 +135,15 @@ def test_the_bounds_of_a_table_exceed_the_claim_without_noise_and_not_as_planned
     builds = tuple(build(noise, shares[noise]) for noise in SHARES_OF_NOISE)
     found = dict(zip(SHARES_OF_NOISE, bounds_of(builds), strict=True))
     silent, half, real = found[0.0], found[0.5], found[1.0]
-    assert min(silent.one, silent.steinke, silent.f_dp, silent.runs) > 1.0
+    assert min(silent.any_mechanism, silent.one, silent.f_dp, silent.runs) > 1.0
+    assert silent.alone == REAL_RUNS
     assert half.runs > 1.0, "only independent runs see that half is missing"
-    assert max(half.one, half.steinke, half.f_dp) < 1.0
-    assert real.largest < 1.0
+    assert max(half.any_mechanism, half.one, half.f_dp) < 1.0
+    assert half.alone == real.alone == 0
+    assert max(real.any_mechanism, real.curve) < 1.0
     assert 0.1 < real.visible < 1.0
-    assert real.most > 1.0
+    assert real.power.curve_of_one > real.power.any_of_one > 1.0
+    assert real.power.any_of_all > 1.0
 
 
 def test_where_even_right_guesses_prove_nothing_the_table_says_none():
@@ -147,8 +151,39 @@ def test_where_even_right_guesses_prove_nothing_the_table_says_none():
     found = Membership(delta=1e-6, people=1, builds=(few,), bounds=bounds_of((few,)))
     table = membership_report.table_of_power(found)
     (row,) = [line for line in table.splitlines() if line.startswith("| few")]
-    assert row.count("none") >= 1
-    assert found.bounds[0].most < 8.0
+    assert row.count(": none") == 3
+    power = found.bounds[0].power
+    assert max(power.any_of_one, power.curve_of_one, power.any_of_all) < 8.0
+
+
+def test_guesses_that_are_all_right_refute_the_curve_of_epsilon_8_but_not_its_epsilon():
+    """As 200 trainings of 24 institutions without noise; an epsilon is refuted for any mechanism.
+
+    Whoever keeps (8, 1e-6) may guess all 4,800 right once in five times: a coin each with
+    probability 1 / (1 + e^-8).
+    """
+    silent, real = (
+        Build(kind="few", epsilon=8.0, mu=1.5315, canaries=24, noise=noise, right=(right,) * 200)
+        for noise, right in ((0.0, 24), (1.0, 18))
+    )
+    builds = (silent, real)
+    found = Membership(delta=1e-6, people=1, builds=builds, bounds=bounds_of(builds))
+    assert (1 + math.exp(-8)) ** -4800 > 0.19
+    assert found.bounds[0].curve > 8.0 > found.bounds[0].any_mechanism
+    said = membership_report.answer(found)
+    assert (
+        "is refuted for 1 of 1 kinds of training and its epsilon, for any mechanism, for 0" in said
+    )
+    assert "with it for 0 of 1" in said
+    lines = membership_report.table(found).splitlines()
+    assert "**curve refuted**" in lines[2]
+    assert "not refuted" in lines[3]
+
+
+def test_one_training_all_guessed_right_may_refute_a_curve_of_epsilon_1_but_no_epsilon_1():
+    few = {"right": CANARIES, "guesses": CANARIES, "canaries": CANARIES, "level": 4e-6}
+    assert epsilon_at(least_mu(**few)) > 3.0
+    assert 0 < least_epsilon(delta=1e-6, **few) < 1.0
 
 
 def simulated(crowd, plan, seed, directory):
