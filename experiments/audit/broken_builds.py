@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -20,7 +19,6 @@ import msgspec
 import numpy as np
 from scipy import stats
 
-from experiments.audit import detections, opened_sums
 from experiments.audit.detections import (
     FALSE_ALARM,
     Detected,
@@ -29,7 +27,6 @@ from experiments.audit.detections import (
     check_variance,
 )
 from experiments.audit.opened_sums import INSTITUTIONS, QUERIES, Answered, Whole, answered
-from experiments.cache import digest_of_files, digest_of_product
 from experiments.entropy import SeededEntropy
 from experiments.experiment import Setting, Work
 from federation import door
@@ -333,14 +330,10 @@ def run_broken_builds(setting: Setting) -> BrokenBuilds:
         (REAL, FIRST_REAL_SEED + start, min(_AT_ONCE, real)) for start in range(0, real, _AT_ONCE)
     ]
     setting.expect(len(parts))
-    code = digest_of_files(Path(str(of.__file__)) for of in (detections, opened_sums))
-    own = digest_of_files([Path(__file__)])
     works = [
         Work(
             made_from={
                 "what": "broken_builds",
-                "product": digest_of_product(),
-                "code": [code, own],
                 "part": list(part),
             },
             compute=judged,

@@ -20,7 +20,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from statistics import fmean
 from typing import Final
 
@@ -29,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from experiments.audit import canaries, held, membership_crowd, membership_modes
+from experiments.audit import membership_crowd
 from experiments.audit.canaries import Opened, right_guesses
 from experiments.audit.membership_crowd import (
     CELLS,
@@ -48,7 +47,6 @@ from experiments.audit.one_run_audit import (
     least_mu_of_runs,
     stake_for,
 )
-from experiments.cache import digest_of_files, digest_of_product
 from experiments.experiment import PERSON, Setting, Work
 from federation.learning import Institution, Local, ServerOptimiser
 from federation.plan import Plan
@@ -286,9 +284,6 @@ def attacked_often(name: str, noise: float, first: int, runs: int) -> tuple[int,
 def run_membership(setting: Setting) -> Membership:
     """Attacks the product and broken ones."""
     real, broken, at_once = (3, 2, 3) if setting.quick else (REAL_RUNS, BROKEN_RUNS, _AT_ONCE)
-    code = digest_of_files(
-        Path(str(one.__file__)) for one in (canaries, held, membership_crowd, membership_modes)
-    )
     parts = [
         (name, noise, first, min(at_once, real if noise == 1 else broken))
         for name in kinds()
@@ -300,8 +295,6 @@ def run_membership(setting: Setting) -> Membership:
         Work(
             made_from={
                 "what": "membership",
-                "product": digest_of_product(),
-                "code": code,
                 "terms": [EPSILON, OF_INSTITUTION, ROUNDS, PEOPLE_EACH, CANARIES, INSTITUTIONS],
                 "plan": kinds()[part[0]].plan.digest,
                 "part": list(part),
