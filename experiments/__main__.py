@@ -21,7 +21,7 @@ from experiments import prepare as preparing
 from experiments.cache import CACHE, Cache
 from experiments.catalogue import EXPERIMENTS
 from experiments.datasets import DATASETS, VARIABLE, is_here
-from experiments.experiment import Experiment
+from experiments.experiment import Experiment, has_result
 from experiments.report import PAGE, write_report
 from federation.errors import ConfigurationError, FedscoreError
 
@@ -65,7 +65,7 @@ def run(
         _run_here(wanted[0], quick=quick)
         return
     if everything and not quick:
-        kept = [name for name in wanted if EXPERIMENTS[name].once and EXPERIMENTS[name].result()]
+        kept = [name for name in wanted if EXPERIMENTS[name].once and has_result(name)]
         wanted = [name for name in wanted if name not in kept]
         for name in kept:
             print(f"== {name}: kept, as it may be looked at once only", flush=True)

@@ -23,7 +23,7 @@ from rich.progress import (
 )
 
 from experiments.cache import ROOT, Cache, digest_of_code
-from experiments.provenance import Made, begun, grouped
+from experiments.provenance import Made, begun, grouped, moved_from
 from federation.errors import ConfigurationError
 
 RESULTS: Final = Path(__file__).parent / "results"
@@ -179,7 +179,7 @@ class Setting:
         last = read_result(self.name, kind)
         if last is None:
             return None
-        self._kept_from = (last.made and last.made.commit) or "unknown"
+        self._kept_from = (last.made and (last.made.kept_from or last.made.commit)) or "unknown"
         return last.found
 
     def made(self, start: Made, seconds: float) -> Made:
@@ -191,6 +191,7 @@ class Setting:
         """
         return msgspec.structs.replace(
             start,
+            changed=None if start.changed is None else start.changed or moved_from(start),
             seconds=seconds,
             computed=len(self._steps) - self._recalled,
             recalled=self._recalled,
@@ -214,7 +215,10 @@ class Result(Generic[R]):
     @property
     def minutes(self) -> str:
         """Minutes of the run that made it, for people; "?" if it does not say."""
-        return "?" if self.made is None else f"{self.made.seconds / 60:.1f}"
+        if self.made is None:
+            return "?"
+        least = "at least " if self.made.recalled else ""
+        return f"{least}{self.made.seconds / 60:.1f}"
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -295,6 +299,11 @@ def write_result(directory: Path, name: str, made: Made, found: msgspec.Struct) 
     unfinished = directory / f"{name}.json.unfinished"
     unfinished.write_bytes(content + b"\n")
     unfinished.replace(directory / f"{name}.json")
+
+
+def has_result(name: str) -> bool:
+    """Returns whether there is a committed result of an experiment, damaged or not."""
+    return (RESULTS / f"{name}.json").exists()
 
 
 def read_result(name: str, kind: type[R]) -> Result[R] | None:

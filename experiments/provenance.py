@@ -63,7 +63,7 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         commit: that was checked out; None outside a git checkout.
-        changed: whether a file that decides a figure differed from the commit.
+        changed: whether a file that decides a figure differed from the commit, before or after.
         product: `digest_of_product`.
         python: version.
         libraries: versions of those that are installed, by name.
@@ -107,6 +107,11 @@ def begun() -> Made:
         recalled=0,
         steps=(),
     )
+
+
+def moved_from(start: Made) -> bool:
+    """Returns whether what decides a figure is not any more as it was when a run began."""
+    return head() != start.commit or bool(changes())
 
 
 def grouped(made_from: list[Mapping[str, object]]) -> tuple[Steps, ...]:

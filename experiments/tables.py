@@ -62,7 +62,9 @@ def in_brackets(*turns: int) -> str:
     Args:
         turns: how many values each of the medians is of.
     """
-    interval = "the 95 % interval of the median, from order statistics"
+    interval = (
+        "the 95 % interval of the median, from order statistics, as if turns were independent"
+    )
     extremes = "the lowest and the highest"
     if min(turns) >= FEWEST:
         return interval

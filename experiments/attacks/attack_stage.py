@@ -61,7 +61,6 @@ NAMES: Final = tuple(f"bank-{number}" for number in range(6))
 QUORUM: Final = 5
 ROUNDS: Final = 20
 EPSILON: Final = 1.0
-"""What results depend on besides the product."""
 
 _NOW: Final = 1_700_000_000
 _PURPOSE: Final = "attack"

@@ -55,7 +55,6 @@ PROMISE: Final = (
     f"{PERSON} The epsilon of one share of the noise is that of the same questions, were every "
     "total of the plan opened with it."
 )
-"""What results depend on besides the product."""
 
 ORDERS: Final = (0, 1, 2)
 """0: the total of everybody first; 1: that without the victim first; 2: half of them each."""

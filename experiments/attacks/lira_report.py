@@ -69,8 +69,9 @@ def table(found: Lira) -> str:
         f"apart; the same attack, with as many trainings of its own ({found.shadows}), of others "
         f"({found.attacked}) and targets, reaches on average what stands there, and 95 % of its "
         f"repetitions lie in the brackets. Where they reach {NO_POWER}, in {weak} rows, the attack "
-        "has no power: no better than a coin is then no evidence. The variances of scores with and "
-        "without a target are pooled."
+        "may well miss all of that: no better than a coin is weak evidence there. Other brackets: "
+        "95 % over attacked trainings, drawn again (bootstrap), targets and the attacker's own "
+        "trainings as they are. The variances of scores with and without a target are pooled."
     )
 
 
@@ -91,7 +92,7 @@ def answer(found: Lira) -> str:
         for one in found.attacks
     )
     return (
-        f"at epsilon 1 the best AUC from the release alone is {_shown(private.auc, 3)} "
+        f"at epsilon 1 the largest of four AUCs from the release alone is {_shown(private.auc, 3)} "
         f"({private.model}, {private.who}), where {allowed(private.mu, None):.3f} is allowed"
         f"{_power(private)}; "
         f"without noise {_shown(silent.auc, 3)} ({silent.model}, {silent.who}); "

@@ -47,8 +47,6 @@ from fedscore.planning import SCORECARD, STANDARD_SCALE, new_plan
 from fedscore.simulation import PlainSums, simulate
 from server.training import Progress, Sums
 
-"""What results depend on besides the product."""
-
 EPSILON: Final = 1.0
 ROUNDS: Final = 20
 HELD_OUT: Final = 0.2

@@ -13,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-"""What results depend on besides the product."""
-
 _POOL: Final = 20
 """Sums that may be of one person each, at most: the most frequent ones."""
 

@@ -47,10 +47,10 @@ def table(found: BrokenBuilds) -> str:
     ]
     return (
         f"{markdown(heads, rows)}\n\nIntervals: Clopper and Pearson's 95 %, each for itself. "
-        f"Together, with confidence 95 % (Bonferroni), each of the {len(BUILDS)} is caught by its "
-        f"test in at least {_together(found):.2%} of runs. Each run has people, noise and masks of "
-        f'its own. Somebody hostile, whom the test "{ONE_PERSON}" adds, is too large by a factor '
-        "drawn for each run, 2 or more: shares are of runs drawn so."
+        f"Together, with confidence 97.5 % (Bonferroni), each of the {len(BUILDS)} is caught by "
+        f"its test in at least {_together(found):.2%} of runs. Each run has people, noise and "
+        f'masks of its own. Somebody hostile, whom the test "{ONE_PERSON}" adds, is too large by a '
+        "factor drawn for each run, 2 or more: shares are of runs drawn so."
     )
 
 
@@ -67,7 +67,7 @@ def answer(found: BrokenBuilds) -> str:
     return (
         f"each of {len(BUILDS)} broken builds is caught by its named test in "
         f"{'' if least == runs else 'at least '}{least} of {runs} runs (for all {len(BUILDS)} "
-        f"together, 95 %: at least {_together(found):.2%} of runs each); {real.by_any} false "
+        f"together, 97.5 %: at least {_together(found):.2%} of runs each); {real.by_any} false "
         f"alarms in {real.runs:,} runs of the product ({_interval(real.by_any, real.runs)})"
     )
 
@@ -100,7 +100,7 @@ def _worst(found: BrokenBuilds) -> tuple[int, int]:
 
 
 def _together(found: BrokenBuilds) -> float:
-    """Returns the least share of runs caught, of every build at once: 2.5 % are shared by all."""
+    """Returns a lower bound on the share of runs caught, of all builds at once, at 97.5 %."""
     exact = stats.binomtest(*_worst(found)).proportion_ci(1 - 0.05 / len(BUILDS))
     return float(exact.low)
 

@@ -100,21 +100,22 @@ def run_advice(setting: Setting) -> Advised:
     )
     cases, others = (tuple(case for of in each for case in of) for each in (fitted, unseen))
     law = fit(cases)
+    advised = Advised(law=law, fitted=cases, unseen=others, whole=_whole(others))
     if not setting.quick:
         write_law(law, others)
-    return Advised(
-        law=law,
-        fitted=cases,
-        unseen=others,
-        whole=_whole(others),
-    )
+    return advised
 
 
 def write_law(law: Law, unseen: Sequence[Case]) -> None:
-    """Writes the law, and how it did on data that it was not fitted on, for the product."""
+    """Writes the law, and how it did on data that it was not fitted on, for the product.
+
+    Whole or not at all.
+    """
     known = Fitted(law=law, unseen=held_of(law, unseen))
     content = msgspec.json.format(msgspec.json.encode(known), indent=1)
-    advice_law.LAW_FILE.write_bytes(content + b"\n")
+    unfinished = advice_law.LAW_FILE.with_suffix(".unfinished")
+    unfinished.write_bytes(content + b"\n")
+    unfinished.replace(advice_law.LAW_FILE)
 
 
 def held_of(law: Law, cases: Sequence[Case]) -> Held:

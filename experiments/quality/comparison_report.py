@@ -39,7 +39,8 @@ def comparison(found: Comparison, dataset: Dataset) -> str:
     table = markdown(heads, rows)
     alone = one.peers.alone
     return (
-        f"{table}\n\nWithout any privacy: each of the ten alone {sum(alone) / len(alone):.4f} on "
+        f"{table}\n\nMean test AUC, +- half of its 95 % interval over noise seeds "
+        f"(Student). Without any privacy: each of the ten alone {sum(alone) / len(alone):.4f} on "
         f"average ({min(alone):.4f} to {max(alone):.4f}); on pooled raw data our card "
         f"{one.peers.card:.4f}, logistic regression {one.peers.logistic:.4f}, XGBoost "
         f"{one.peers.xgboost:.4f} (settings fixed beforehand, one seed of its own sampling): no "
@@ -91,7 +92,10 @@ def _by(found: Rounds, heads: list[str], of: Callable[[OfSet, float], list[Score
         for one in found.sets
         for epsilon in one.epsilons
     ]
-    return markdown(["data", "epsilon", *heads], rows)
+    return (
+        f"{markdown(['data', 'epsilon', *heads], rows)}\n\nMean test AUC, +- half of its 95 % "
+        "interval over noise seeds (Student); epsilon as in `comparison`."
+    )
 
 
 def answer_of_comparison(found: Comparison) -> str:

@@ -99,9 +99,9 @@ SOURCES: Final = Experiment(
 
 # Experiments differ in the type of their result, which their own functions agree on.
 EXPERIMENTS: Final[tuple[Experiment[Any], ...]] = (
+    LIVE_ROUNDS,
     SCALE,
     MASKS,
-    LIVE_ROUNDS,
     FLOWER_SIMULATION,
     GRADIENT_STEPS,
     SOURCES,

@@ -252,7 +252,8 @@ def answer(found: FlowerSimulation) -> str:
     return (
         f"{found.institutions} institutions: the median round takes {_span(found.plain)} in plain "
         f"integers, {_span(found.flower)} with the same work in Flower's engine, "
-        f"{found.times:.0f} times as long; masked {_span(found.masked)}"
+        f"{found.times:.0f} times as long; masked {_span(found.masked)} "
+        "(in brackets the shortest and the longest)"
     )
 
 

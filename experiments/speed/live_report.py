@@ -84,7 +84,10 @@ def answer(found: LiveRounds) -> str:
         f"{one.institutions}"
         for one in found.ours
     )
-    return f"{_compared(found)}A round takes {sizes} institutions"
+    return (
+        f"{_compared(found)}A round takes {sizes} institutions (means; in brackets the shortest "
+        "and the longest)"
+    )
 
 
 def plot(found: LiveRounds) -> Figure:

@@ -149,6 +149,7 @@ def run_scale(setting: Setting) -> Scale:
         sizes, rounds, people, groups, runs = (4,), 2, (10**3, 10**4), (3, 5), 2
         nations, keeping, unseen, by = (10**4,), (4,), 0, here
     setting.expect(len(people) + bool(unseen) + len(groups) + len(keeping) + len(sizes))
+    of_processes = live()
     load = load_before()
     found: list[OfSize] = []
     for institutions in sizes:
@@ -182,7 +183,7 @@ def run_scale(setting: Setting) -> Scale:
         coordinator=_law_of_groups(masks, "coordinator", (1, 2)),
         kept=tuple(files),
         noise=tuple(noise_of(count, group) for count in nations for group in groups),
-        live=live(),
+        live=of_processes,
         rounds=rounds,
         cores=os.cpu_count() or 1,
         load=load,

@@ -71,11 +71,12 @@ def nation(found: Scale) -> str:
     ]
     listed = "\n".join(f"{n}. {text}." for n, text in enumerate(assumptions(found), 1))
     return (
-        f"{markdown(heads, rows)}\n\n{_walls(one)}\n\n{_noise_of(one)}\n\nExtrapolated, from the "
-        "tables below. Intervals: 95 % of one further measurement for what follows a law or was "
-        "measured once at this size, least to most of the repeats for what was measured more "
-        "often, added end to end; ledger, carrying and polling have none. Memory: the "
-        "most of one process; the coordinator's is of all parties in one process, an upper bound. "
+        f"{markdown(heads, rows)}\n\n{_walls(one)}\n\n{_noise_of(one)}\n\nExtrapolated, from "
+        "this experiment's other tables. Intervals: 95 % of one further measurement for what "
+        "follows a law or was measured once at this size, least to most of the repeats for what "
+        "was measured more often, added end to end; ledger, carrying and polling have none. "
+        "Memory: the most of one process; the coordinator's is of all parties in one process, an "
+        "upper bound. "
         f"Assumed:\n\n{listed}"
     )
 

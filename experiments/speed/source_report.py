@@ -9,7 +9,6 @@ from experiments.tables import error_bars, in_brackets, markdown, middle
 
 _OURS: Final = "#0b6e99"
 _PEER: Final = "#c2552d"
-_GREY: Final = "#777777"
 
 
 def sources(found: Sources) -> str:

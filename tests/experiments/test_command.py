@@ -71,7 +71,9 @@ def test_several_experiments_run_in_order_and_one_that_fails_stops_no_other(monk
     assert (code, err) == (0, "")
 
 
-def test_what_may_be_looked_at_once_is_kept_by_all_and_run_by_its_name(monkeypatch, capsys):
+def test_what_may_be_looked_at_once_is_kept_by_all_and_run_by_its_name(
+    monkeypatch, tmp_path, capsys
+):
     ran = []
     monkeypatch.setattr(command, "_run_here", lambda name, quick: ran.append(name))
     monkeypatch.setattr(
@@ -84,6 +86,14 @@ def test_what_may_be_looked_at_once_is_kept_by_all_and_run_by_its_name(monkeypat
     assert code == 0
     assert set(EXPERIMENTS) - set(ran) == {"confirmation"}
     assert "confirmation: kept" in out
+    ran.clear()
+    monkeypatch.setattr(experiment, "RESULTS", tmp_path)
+    (tmp_path / "confirmation.json").write_text("damaged")
+    assert run(monkeypatch, capsys, "run", "--all")[0] == 0
+    assert "confirmation" not in ran
+    (tmp_path / "confirmation.json").unlink()
+    run(monkeypatch, capsys, "run", "--all")
+    assert "confirmation" in ran
     ran.clear()
     run(monkeypatch, capsys, "run", "confirmation")
     assert ran == ["confirmation"]

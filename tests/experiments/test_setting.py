@@ -152,13 +152,39 @@ def test_steps_that_differ_in_more_than_the_seed_stand_apart():
     )
 
 
-def test_what_is_kept_of_an_earlier_result_is_named(directory):
+def test_what_is_kept_of_an_earlier_result_is_named(directory, monkeypatch):
     first = of_roots(lambda _: Roots(roots=(1.0,)))
     second = of_roots(lambda setting: setting.last(Roots))
     first.execute(quick=False, cache=Cache(directory / "cache"))
     commit = first.result().made.commit
     second.execute(quick=False, cache=Cache(directory / "cache"))
     assert second.result().made.kept_from == (commit or "unknown")
+    monkeypatch.setattr(provenance, "head", lambda: "f" * 40)
+    second.execute(quick=False, cache=Cache(directory / "cache"))
+    second.execute(quick=False, cache=Cache(directory / "cache"))
+    assert second.result().made.kept_from == (commit or "unknown")
+
+
+def test_code_that_changes_during_a_run_is_noted(directory, monkeypatch):
+    said = iter(["", "M federation/door.py"])
+    monkeypatch.setattr(provenance, "head", lambda: "f" * 40)
+    monkeypatch.setattr(provenance, "changes", lambda: next(said))
+    one = of_roots(lambda _: Roots(roots=(1.0,)))
+    one.execute(quick=False, cache=Cache(directory / "cache"))
+    assert one.result().made.changed is True
+    heads = iter(["a" * 40, "b" * 40])
+    monkeypatch.setattr(provenance, "head", lambda: next(heads))
+    monkeypatch.setattr(provenance, "changes", lambda: "")
+    one.execute(quick=False, cache=Cache(directory / "cache"))
+    assert one.result().made.changed is True
+
+
+def test_minutes_of_a_run_that_recalled_steps_are_a_least(directory):
+    run = of_roots(lambda setting: Roots(roots=tuple(setting.steps(float, works(4)))))
+    run.execute(quick=False, cache=Cache(directory / "cache"))
+    assert run.result().minutes == "0.0"
+    run.execute(quick=False, cache=Cache(directory / "cache"))
+    assert run.result().minutes == "at least 0.0"
 
 
 def test_a_result_from_before_the_record_has_none(directory):
