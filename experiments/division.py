@@ -54,10 +54,9 @@ def reach(values: Sequence[float]) -> float:
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):
-    """Test AUC of each noise seed, and the median seconds of one training."""
+    """Test AUC of each noise seed."""
 
     auc: tuple[float, ...]
-    seconds: float
 
     @property
     def mean(self) -> float:
@@ -149,21 +148,12 @@ def divided(
 
 def ours(setting: Setting, data: Divided, terms: Terms, seeds: Iterable[int]) -> Score:
     """Returns the test AUC of fedscore with each noise seed."""
-    found = [_once(setting, data, terms, seed) for seed in seeds]
-    return score_of(found)
+    return Score(auc=tuple(_once(setting, data, terms, seed) for seed in seeds))
 
 
-def _once(setting: Setting, data: Divided, terms: Terms, seed: int) -> tuple[float, float]:
-    def compute() -> tuple[float, float]:
-        trained = train(data.federation, terms, seed)
-        return data.people.auc(trained.card), trained.seconds
+def _once(setting: Setting, data: Divided, terms: Terms, seed: int) -> float:
+    def compute() -> float:
+        return data.people.auc(train(data.federation, terms, seed))
 
     made = made_from(data.federation, terms, seed) | {"test": data.digest}
-    return setting.step(made, tuple[float, float], compute)
-
-
-def score_of(found: list[tuple[float, float]]) -> Score:
-    """Returns the score of (AUC, seconds) of each noise seed."""
-    return Score(
-        auc=tuple(auc for auc, _ in found), seconds=float(np.median([time for _, time in found]))
-    )
+    return setting.step(made, float, compute)

@@ -7,6 +7,11 @@ from typing import Final
 
 from scipy import stats
 
+OURS: Final = "#0b6e99"
+PEER: Final = "#c2552d"
+GREY: Final = "#777777"
+"""Colours of plots, told apart by markers and lines as well."""
+
 FEWEST: Final = 6
 """Turns of which the lowest and the highest hold the median with probability 95 %, or more."""
 

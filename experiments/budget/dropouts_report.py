@@ -10,7 +10,7 @@ from experiments.budget.losing import DELTA, Choice
 from experiments.budget.quorums import ENOUGH, MOST_SPARE, Cost, Course
 from experiments.datasets import DATASETS
 from experiments.division import reach
-from experiments.tables import markdown, mean
+from experiments.tables import GREY, OURS, PEER, markdown, mean
 
 PROMISE: Final = (
     "Epsilon is that of one trained person at one institution, bins and all spare attempts "
@@ -29,7 +29,7 @@ _SYMBOLS: Final = {
 _SPENT: Final = ("smallest total seen, institutions", "epsilon reserved, exact")
 _LINES: Final = ("-", "--", ":", "-.")
 _MARKERS: Final = ("o", "s", "^", "D")
-_COLORS: Final = ("#0b6e99", "#c2552d", "#777777", "#444444")
+_COLORS: Final = (OURS, PEER, GREY, "#444444")
 
 
 def answer(found: Dropouts) -> str:

@@ -8,11 +8,8 @@ from matplotlib.figure import Figure
 from experiments.division import reach
 from experiments.quality.bank_results import Bank, Banks, Gain, gain_of, smallest
 from experiments.quality.thin_files import ThinFiles
-from experiments.tables import markdown, mean
+from experiments.tables import GREY, OURS, PEER, markdown, mean
 
-_OURS: Final = "#0b6e99"
-_PEER: Final = "#c2552d"
-_GREY: Final = "#777777"
 _PAIRS: Final = (("federated", "alone"), ("federated", "pooled"), ("corrected", "alone"))
 
 
@@ -223,8 +220,8 @@ def plot_of_banks(found: Banks) -> Figure:
     for place, variant in enumerate(found.variants):
         axes = figure.add_subplot(1, len(found.variants), place + 1)
         for card, color, shift, marker in (
-            ("federated", _PEER, -0.15, "s"),
-            ("corrected", _OURS, 0.15, "o"),
+            ("federated", PEER, -0.15, "s"),
+            ("corrected", OURS, 0.15, "o"),
         ):
             gains = [gain_of(found, [bank], 0, card, "alone") for bank in variant.banks]
             axes.errorbar(
@@ -257,7 +254,7 @@ def plot_of_thin_files(found: ThinFiles) -> Figure:
     sizes = [book.book for book in found.nations[0].books]
     count = len(found.nations)
     alone = [sum(n.books[i].alone for n in found.nations) / count for i in range(len(sizes))]
-    axes.plot(sizes, alone, color=_PEER, linestyle="-.", marker="s", label="platform alone")
+    axes.plot(sizes, alone, color=PEER, linestyle="-.", marker="s", label="platform alone")
     usual = found.common_epsilons.index(found.epsilons[0])
     for kind, place, label, line in (
         ("national", 0, "national card", ":"),
@@ -265,13 +262,13 @@ def plot_of_thin_files(found: ThinFiles) -> Figure:
         ("common_corrected", usual, "banks' card of common columns, corrected at home", "-"),
     ):
         after = [found.mean(i, place, kind) for i in range(len(sizes))]
-        axes.plot(sizes, after, color=_OURS, linestyle=line, marker="o", label=label)
+        axes.plot(sizes, after, color=OURS, linestyle=line, marker="o", label=label)
     # Intervals are those of the differences, in the table: nations move all lines together.
     nobody = sum(one.common[usual] for one in found.nations) / count
     label = "that card where it has lent to nobody"
-    axes.axhline(nobody, color=_OURS, linestyle=":", linewidth=1, label=label)
+    axes.axhline(nobody, color=OURS, linestyle=":", linewidth=1, label=label)
     oracle = sum(one.oracle for one in found.nations) / count
-    axes.axhline(oracle, color=_GREY, linewidth=1, label="the true odds")
+    axes.axhline(oracle, color=GREY, linewidth=1, label="the true odds")
     axes.set_xscale("log")
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.minorticks_off()

@@ -38,7 +38,6 @@ from experiments.trial import (
     Federation,
     People,
     Terms,
-    Trained,
     deal,
     made_from,
     people_of,
@@ -282,10 +281,9 @@ class _Cards:
         """Returns the released card."""
         terms = self._terms(epsilon)
         made = made_from(self._federation, terms, noise_seed)
-        trained = self._trial._setting.step(
-            made, Trained, lambda: train(self._federation, terms, noise_seed)
+        return self._trial._setting.step(
+            made, AdditiveCard, lambda: train(self._federation, terms, noise_seed)
         )
-        return trained.card
 
     def _terms(self, epsilon: float) -> Terms:
         return Terms(

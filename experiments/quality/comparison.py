@@ -19,7 +19,6 @@ from experiments.division import (
     Score,
     divided,
     ours,
-    score_of,
 )
 from experiments.experiment import Setting
 from experiments.quality import peers
@@ -156,15 +155,14 @@ def _curated(setting: Setting, data: Divided, epsilon: float, seeds: Iterable[in
     found = []
     for seed in seeds:
 
-        def compute(seed: int = seed) -> peers.Curated:
+        def compute(seed: int = seed) -> float:
             return peers.curated(
                 data.schema, data.train, data.test, epsilon=epsilon, noise_seed=seed
             )
 
         made = of_peer("DP-EBM", data) | {"epsilon": epsilon, "seed": seed}
-        one = setting.step(made, peers.Curated, compute)
-        found.append((one.auc, one.seconds))
-    return score_of(found)
+        found.append(setting.step(made, float, compute))
+    return Score(auc=tuple(found))
 
 
 def peers_without_privacy(setting: Setting, data: Divided) -> Peers:

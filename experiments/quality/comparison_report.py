@@ -10,11 +10,8 @@ from experiments.division import Score
 from experiments.quality.comparison import Comparison
 from experiments.quality.confirmation import Confirmation, differences
 from experiments.quality.rounds import OfSet, Rounds
-from experiments.tables import markdown, welch
+from experiments.tables import GREY, OURS, PEER, markdown, welch
 
-_OURS: Final = "#0b6e99"
-_PEER: Final = "#c2552d"
-_GREY: Final = "#777777"
 MADDOCK: Final = {0.1: 0.843, 0.5: 0.845, 1.0: 0.847}
 """Maddock et al. 2022 (arXiv:2210.02910), best of their table on Give Me Some Credit: cited."""
 
@@ -157,7 +154,7 @@ def plot_of_comparison(found: Comparison) -> Figure:
     for place, one in enumerate(found.sets, start=1):
         axes = figure.add_subplot(1, len(found.sets), place)
         epsilons = [row.epsilon for row in one.ours.rows]
-        for name, color, look in (("fedscore", _OURS, "-o"), ("dp_ebm", _PEER, "--s")):
+        for name, color, look in (("fedscore", OURS, "-o"), ("dp_ebm", PEER, "--s")):
             scores = [getattr(row, name) for row in one.ours.rows]
             label = "fedscore, ten institutions" if name == "fedscore" else "DP-EBM, one curator"
             axes.errorbar(
@@ -173,7 +170,7 @@ def plot_of_comparison(found: Comparison) -> Figure:
         alone = one.peers.alone
         peers["each alone, mean"] = sum(alone) / len(alone)
         for style, (label, value) in zip(("-", "--", ":"), peers.items(), strict=True):
-            axes.axhline(value, color=_GREY, linestyle=style, linewidth=1, label=label)
+            axes.axhline(value, color=GREY, linestyle=style, linewidth=1, label=label)
         axes.set_xscale("log")
         axes.set_xticks(epsilons, [f"{epsilon:g}" for epsilon in epsilons])
         axes.minorticks_off()
@@ -190,8 +187,8 @@ def plot_of_confirmation(found: Confirmation) -> Figure:
     figure = Figure(figsize=(7, 0.45 * len(rows) + 1.2), layout="constrained")
     axes = figure.add_subplot()
     for place, row in enumerate(rows):
-        axes.plot(row.splits, [place] * len(row.splits), "|", color=_GREY)
-        axes.errorbar(row.mean, place, xerr=row.reach, color=_OURS, marker="o", capsize=3)
+        axes.plot(row.splits, [place] * len(row.splits), "|", color=GREY)
+        axes.errorbar(row.mean, place, xerr=row.reach, color=OURS, marker="o", capsize=3)
     labels = [f"{DATASETS[row.dataset].title}, epsilon {row.epsilon:g}" for row in rows]
     axes.set_yticks(range(len(rows)), labels)
     axes.invert_yaxis()

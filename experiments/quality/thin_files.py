@@ -54,7 +54,6 @@ from experiments.trial import (
     Federation,
     People,
     Terms,
-    Trained,
     made_from,
     people_of,
     train,
@@ -369,8 +368,8 @@ class _Trial:
             most_per_institution=self._people // 2,
         )
         made = made_from(federation, terms, self._seed)
-        done = self._setting.step(made, Trained, lambda: train(federation, terms, self._seed))
-        return carried(done.card, federation.schema, self._thin)
+        card = self._setting.step(made, AdditiveCard, lambda: train(federation, terms, self._seed))
+        return carried(card, federation.schema, self._thin)
 
     def _alone(self, schema: Schema, table: Path, not_held: tuple[str, ...]) -> AdditiveCard:
         made = {

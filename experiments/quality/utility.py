@@ -269,7 +269,7 @@ def _ebm_work(data: Divided, epsilon: float, seed: int) -> Work[float]:
 
 
 def _ebm(schema: Schema, train: pa.Table, test: pa.Table, epsilon: float, seed: int) -> float:
-    return peers.curated(schema, train, test, epsilon=epsilon, noise_seed=seed).auc
+    return peers.curated(schema, train, test, epsilon=epsilon, noise_seed=seed)
 
 
 def network(schema: Schema, clip: float, *, hidden: tuple[int, ...], rate: float) -> NetworkModel:

@@ -10,19 +10,19 @@ from matplotlib.figure import Figure
 from experiments.datasets import DATASETS
 from experiments.quality.curators import perturbed_candidates, sampled_candidates
 from experiments.quality.utility import CURATED, Cell, Method, OfSet, Utility
-from experiments.tables import markdown, welch
+from experiments.tables import GREY, OURS, PEER, markdown, welch
 
 _NORMAL_975: Final = 1.959964
 
 _STYLES: Final = {
-    Method.SCORECARD_JOINT: ("#0b6e99", "-", "o"),
-    Method.NETWORK_JOINT: ("#0b6e99", "--", "s"),
+    Method.SCORECARD_JOINT: (OURS, "-", "o"),
+    Method.NETWORK_JOINT: (OURS, "--", "s"),
     Method.SCORECARD_LOCAL: ("#1b1b1b", "-", "v"),
     Method.NETWORK_LOCAL: ("#1b1b1b", "--", "D"),
     Method.INSTITUTION: ("#1b1b1b", "none", "*"),
-    Method.DP_EBM: ("#c2552d", "-", "^"),
-    Method.OPACUS: ("#c2552d", "--", "P"),
-    Method.DIFFPRIVLIB: ("#c2552d", ":", "x"),
+    Method.DP_EBM: (PEER, "-", "^"),
+    Method.OPACUS: (PEER, "--", "P"),
+    Method.DIFFPRIVLIB: (PEER, ":", "x"),
 }
 
 _PROMISES: Final = {
@@ -290,7 +290,7 @@ def _panel(axes: Axes, one: OfSet) -> None:
         }.items(),
         strict=True,
     ):
-        axes.axhline(value, color="#777777", linestyle=line, linewidth=1, label=label)
+        axes.axhline(value, color=GREY, linestyle=line, linewidth=1, label=label)
     shown = sorted({cell.epsilon for cell in one.cells})
     axes.set_xscale("log")
     axes.set_xticks(shown, [f"{epsilon:g}" for epsilon in shown])

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from experiments.cache import ROOT
 from experiments.experiment import Setting
-from experiments.tables import Middle, error_bars, in_brackets, markdown, middle, ratio
+from experiments.tables import OURS, PEER, Middle, error_bars, in_brackets, markdown, middle, ratio
 
 BATCH: Final = 4_096
 HIDDEN: Final = 64
@@ -166,7 +166,7 @@ def plot(found: GradientSteps) -> Figure:
     figure = Figure(figsize=(6.2, 2.6), layout="constrained")
     axes = figure.add_subplot()
     ways = found.ways[::-1]
-    colors = ["#0b6e99" if "ours" in TITLES[one.way] else "#c2552d" for one in ways]
+    colors = [OURS if "ours" in TITLES[one.way] else PEER for one in ways]
     times = list(map(found.times_plain, ways))
     axes.barh(
         [TITLES[one.way] for one in ways],

@@ -9,13 +9,21 @@ from matplotlib.figure import Figure
 from experiments.speed.mask_peers import Ckks, FlowerOpening
 from experiments.speed.mask_rounds import Round
 from experiments.speed.masks import MaskCosts, OfWord, Ours, Uploading
-from experiments.tables import Middle, error_bars, in_brackets, markdown, middle, ratio
+from experiments.tables import (
+    GREY,
+    OURS,
+    PEER,
+    Middle,
+    error_bars,
+    in_brackets,
+    markdown,
+    middle,
+    ratio,
+)
 from federation.secure_aggregation.words import WORD_BITS
 
-_COLORS: Final = {32: "#0b6e99", 64: "#4aa3c7"}
+_COLORS: Final = {32: OURS, 64: "#4aa3c7"}
 _MARKERS: Final = {32: "o", 64: "s"}
-_PEER: Final = "#c2552d"
-_GREY: Final = "#777777"
 _NOTHING: Final = "-"
 _ONCE: Final = "Measured once, so without a range."
 
@@ -237,11 +245,11 @@ def plot(found: MaskCosts) -> Figure:
         _curve(left, counts, limits, **look, fillstyle="none", linestyle=":", label=label)
     flower = [middle(peer.total for peer in one.flower) for one in shown if one.flower]
     if flower:
-        _curve(left, counts, flower, color=_PEER, marker="^", label="Flower SecAgg+")
+        _curve(left, counts, flower, color=PEER, marker="^", label="Flower SecAgg+")
     if turns := _ckks(found, largest):
         encrypt, label = middle(one.encrypt for one in turns), "CKKS as NVFlare"
-        left.axhline(encrypt.median, color=_GREY, linestyle="--", linewidth=1, label=label)
-        left.axhspan(encrypt.low, encrypt.high, color=_GREY, alpha=0.2)
+        left.axhline(encrypt.median, color=GREY, linestyle="--", linewidth=1, label=label)
+        left.axhspan(encrypt.low, encrypt.high, color=GREY, alpha=0.2)
     left.set_title(f"one upload of {largest:,} numbers")
     left.set_ylabel("CPU ms")
     for dropped, line in ((0, "-"), (1, "--")):
@@ -253,7 +261,7 @@ def plot(found: MaskCosts) -> Figure:
         label = f"institution, {name}"
         right.plot(sizes, each, color=_COLORS[32], linestyle=line, marker="o", label=label)
         label = f"coordinator, {name}"
-        right.plot(sizes, all_of_it, color=_PEER, linestyle=line, marker="^", label=label)
+        right.plot(sizes, all_of_it, color=PEER, linestyle=line, marker="^", label=label)
     right.set_title(f"one round of {found.rounds[0].parameters:,} numbers, measured once")
     for axes in (left, right):
         axes.set_xscale("log")

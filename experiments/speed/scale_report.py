@@ -22,7 +22,7 @@ from experiments.speed.scale_nation import (
     times,
 )
 from experiments.speed.scale_parts import BINS, EPSILON, FEATURES, NUMBERS, ROUNDS, Answering
-from experiments.tables import markdown
+from experiments.tables import GREY, OURS, PEER, markdown
 
 PROMISE: Final = (
     f"Noise is that of plans which promise epsilon {EPSILON:g} to each person at one institution, "
@@ -30,9 +30,6 @@ PROMISE: Final = (
     "and just under a third of the institutions; neighbours add or remove all rows of that person "
     "at that institution."
 )
-_OURS: Final = "#0b6e99"
-_PEER: Final = "#c2552d"
-_GREY: Final = "#777777"
 
 
 def answer(found: Scale) -> str:
@@ -228,9 +225,9 @@ def plot(found: Scale) -> Figure:
     figure = Figure(figsize=(8.4, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     for law, marker, color, label in (
-        (found.step, "o", _OURS, "an answer"),
-        (found.first_pass, "s", _GREY, "packing, once"),
-        (found.intake, "^", _PEER, "reading a table, once"),
+        (found.step, "o", OURS, "an answer"),
+        (found.first_pass, "s", GREY, "packing, once"),
+        (found.intake, "^", PEER, "reading a table, once"),
     ):
         _draw(left, law, marker, color, label, beyond=10.0)
     if found.unseen is not None:
@@ -239,8 +236,8 @@ def plot(found: Scale) -> Figure:
     left.set_xlabel("people of an institution")
     left.set_ylabel("CPU seconds")
     for law, marker, color, label in (
-        (found.institution, "o", _OURS, "an institution, a round"),
-        (found.coordinator, "s", _PEER, "the coordinator, a round"),
+        (found.institution, "o", OURS, "an institution, a round"),
+        (found.coordinator, "s", PEER, "the coordinator, a round"),
     ):
         _draw(right, law, marker, color, label, beyond=1.0)
     right.set_xlabel("institutions")

@@ -1,14 +1,9 @@
 """Table, sentence and plot of `sources`."""
 
-from typing import Final
-
 from matplotlib.figure import Figure
 
 from experiments.speed.sources import Sources
-from experiments.tables import error_bars, in_brackets, markdown, middle
-
-_OURS: Final = "#0b6e99"
-_PEER: Final = "#c2552d"
+from experiments.tables import OURS, PEER, error_bars, in_brackets, markdown, middle
 
 
 def sources(found: Sources) -> str:
@@ -51,7 +46,7 @@ def plot_of_sources(found: Sources) -> Figure:
     figure = Figure(figsize=(6.2, 2.6), layout="constrained")
     axes = figure.add_subplot()
     ways = found.ways[::-1]
-    colors = [_PEER if "cursor" in one.name else _OURS for one in ways]
+    colors = [PEER if "cursor" in one.name else OURS for one in ways]
     rates = [found.rate(one) for one in ways]
     axes.barh(
         [one.name for one in ways],

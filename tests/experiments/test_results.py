@@ -23,8 +23,8 @@ def of_split(split, ours, theirs):
         rows=(
             Row(
                 epsilon=1.0,
-                fedscore=Score(auc=ours, seconds=1.0),
-                dp_ebm=Score(auc=theirs, seconds=1.0),
+                fedscore=Score(auc=ours),
+                dp_ebm=Score(auc=theirs),
             ),
         ),
     )
