@@ -117,10 +117,9 @@ def answer(found: Membership) -> str:
         if one.kind in (SCORECARD_JOINT, NETWORK_JOINT)
     )
     return (
-        f"without noise the plan's own curve (Gaussian, mu) is refuted for {_refuted(silent)}; "
-        f"with it for {_refuted(real)} ({trainings:,} trainings). Lower bounds there, 95 % for all "
-        "together, on epsilon for any mechanism and on the plan's own curve, as epsilon: "
-        f"{proved}"
+        f"refuted without noise: {_refuted(silent)}; with it: {_refuted(real)} ({trainings:,} "
+        "trainings). Lower bounds there, 95 % for all together, on epsilon for any mechanism and "
+        f"on the plan's own curve, as epsilon: {proved}"
     )
 
 
@@ -163,8 +162,8 @@ def _refuted(builds: list[tuple[Build, Bounds]]) -> str:
     of_curve = sum(bounds.curve > one.epsilon for one, bounds in builds)
     of_any = sum(bounds.any_mechanism > one.epsilon for one, bounds in builds)
     return (
-        f"{of_curve} of {len(builds)} kinds of training and its epsilon, for any mechanism, for "
-        f"{of_any} of {len(builds)}"
+        f"the plan's own curve (Gaussian, mu) for {of_curve} of {len(builds)} kinds of training, "
+        f"its epsilon for any mechanism for {of_any}"
     )
 
 

@@ -305,11 +305,16 @@ def _noise_of(one: Nation) -> str:
 def _cell(one: Expected) -> str:
     if one.high == 0:
         return "-"
-    return f"{one.value:.3g} ({max(one.low, 0.0):.3g} to {one.high:.3g})"
+    return f"{_digits(one.value)} ({_digits(max(one.low, 0.0))} to {_digits(one.high)})"
 
 
 def _span(one: Expected) -> str:
-    return f"{one.value:.3g} s ({max(one.low, 0.0):.3g} to {one.high:.3g})"
+    return f"{_digits(one.value)} s ({_digits(max(one.low, 0.0))} to {_digits(one.high)})"
+
+
+def _digits(value: float) -> str:
+    """Returns three digits that count, and all before the point."""
+    return f"{value:,.0f}" if value >= 1_000 else f"{value:.3g}"
 
 
 def _repeats(values: Sequence[float]) -> str:
