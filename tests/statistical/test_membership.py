@@ -171,10 +171,9 @@ def test_guesses_that_are_all_right_refute_the_curve_of_epsilon_8_but_not_its_ep
     assert (1 + math.exp(-8)) ** -4800 > 0.19
     assert found.bounds[0].curve > 8.0 > found.bounds[0].any_mechanism
     said = membership_report.answer(found)
-    assert (
-        "is refuted for 1 of 1 kinds of training and its epsilon, for any mechanism, for 0" in said
-    )
-    assert "with it for 0 of 1" in said
+    of_one = "of 1 kinds of training, its epsilon for any mechanism for 0"
+    assert f"refuted without noise: the plan's own curve (Gaussian, mu) for 1 {of_one};" in said
+    assert f"with it: the plan's own curve (Gaussian, mu) for 0 {of_one} (" in said
     lines = membership_report.table(found).splitlines()
     assert "**curve refuted**" in lines[2]
     assert "not refuted" in lines[3]
