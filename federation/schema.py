@@ -147,8 +147,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     features: tuple[Feature, ...] = msgspec.field(name="feature")
 
     def __post_init__(self) -> None:
-        problems = list(_problems_of_schema(self))
-        if problems:
+        if problems := list(_problems_of_schema(self)):
             raise ConfigurationError(f"Schema {self.name!r}: " + "; ".join(problems) + ".")
 
     @cached_property
@@ -167,10 +166,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @cached_property
     def digest(self) -> Digest:
-        """SHA-256 over all that the schema says and the edges that follow from it.
-
-        The edges are in it so that two machines whose logarithms differ cannot go unnoticed.
-        """
+        """SHA-256 over all that it says, and its edges: logarithms of machines might differ."""
         edges = [list(grid.edges) for grid in self.grids]
         content = {"schema": msgspec.to_builtins(self), "edges": edges}
         return digest("fedscore/schema/1", canonical_json(content))
