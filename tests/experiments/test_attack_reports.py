@@ -59,7 +59,7 @@ def test_published_rows_of_a_conspiracy_have_their_conspirator(monkeypatch):
     assert conspirators == [0, 0, 1]
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # two trainings of 22,500 people
 def test_a_table_made_up_to_spoil_the_card_does_more_than_one_with_outcomes_turned_round():
     cells, labels = (
         trained("scorecard", attack, "product", 0.2, 0).auc for attack in ("cells", "labels")
