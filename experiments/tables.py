@@ -101,6 +101,18 @@ def welch(first: Sequence[float], second: Sequence[float]) -> tuple[float, float
     return float(interval.low), float(interval.high)
 
 
+def exact_interval(hits: int, of: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Returns the interval of a share, lower and upper end (Clopper and Pearson 1934).
+
+    Args:
+        hits: in [0, of].
+        of: independent trials, at least one.
+        confidence: of both sides together.
+    """
+    interval = stats.binomtest(hits, of).proportion_ci(confidence)
+    return float(interval.low), float(interval.high)
+
+
 def mean(values: Iterable[float]) -> float:
     """Returns the mean of at least one value."""
     listed = list(values)

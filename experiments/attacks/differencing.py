@@ -255,7 +255,7 @@ def _one_attempt(stage: Stage, rounds: int, *, conspirators: int) -> OneFederati
         refused.append(no)
         second.append(len(totals) == 2)
         if len(totals) == 2:
-            errors.append(_error((totals[0] - totals[1]) / UNITS_PER_ONE, _truth(stage, round_)))
+            errors.append(error_of((totals[0] - totals[1]) / UNITS_PER_ONE, _truth(stage, round_)))
     trials = Trials(
         orders=orders,
         second=tuple(second),
@@ -274,9 +274,9 @@ def _two_rounds(stage: Stage, rounds: int) -> OneFederation:
         whole = _total(stage, stage.opening(round_, plain_card(stage.schema)), _EVERYBODY)
         part = _total(stage, stage.opening(round_ + 1, plain_card(stage.schema)), others)
         truth = _truth(stage, victim)
-        errors.append(_error(whole - part, truth))
-        average.append(_error(whole / len(NAMES), truth))
-        sizes.append(_error(np.zeros(len(truth)), truth))
+        errors.append(error_of(whole - part, truth))
+        average.append(error_of(whole / len(NAMES), truth))
+        sizes.append(error_of(np.zeros(len(truth)), truth))
     trials = Trials(orders=(), second=(), asked=(), refused=(), errors=tuple(errors))
     return OneFederation(trials=trials, average=tuple(average), sizes=tuple(sizes))
 
@@ -298,7 +298,8 @@ def _truth(stage: Stage, round_: int) -> NDArray[np.float64]:
     return stage.truth(round_ % len(NAMES), query, card)
 
 
-def _error(estimate: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
+def error_of(estimate: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
+    """Returns the root of the mean squared error over the numbers of a sum."""
     return math.sqrt(float(np.mean((estimate - truth) ** 2)))
 
 

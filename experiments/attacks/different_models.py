@@ -28,7 +28,7 @@ from clients.ledger import Head
 from clients.records import Records
 from clients.taking import Attempt, Taking
 from experiments.attacks.attack_stage import NAMES, ROUNDS, Stage, opened, staged
-from experiments.attacks.differencing import forgetful, plain_card
+from experiments.attacks.differencing import error_of, forgetful, plain_card
 from experiments.experiment import Setting, Work
 from federation import asking
 from federation.canonical import Digest
@@ -290,14 +290,10 @@ def singled(model: str, build: str, seed: int, rounds: int) -> Singled:
         misfits=sum(one.passes for one in tries),
         likeness=(_cosine(seen, truth),),
         usual=(_cosine(honest, truth),),
-        errors=(_error(seen, truth),) if are_open else (),
-        usual_errors=(_error(honest / len(NAMES), truth),),
-        sizes=(_error(np.zeros(len(truth)), truth),),
+        errors=(error_of(seen, truth),) if are_open else (),
+        usual_errors=(error_of(honest / len(NAMES), truth),),
+        sizes=(error_of(np.zeros(len(truth)), truth),),
     )
-
-
-def _error(estimate: Array, truth: Array) -> float:
-    return math.sqrt(float(np.mean((estimate - truth) ** 2)))
 
 
 def _cosine(one: Array, other: Array) -> float:

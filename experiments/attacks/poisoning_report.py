@@ -4,14 +4,13 @@ from typing import Final
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy import stats
 
 from experiments.attacks import poison
 from experiments.attacks.poisoned_training import LEAST_AUC
 from experiments.attacks.poisoning import Case, Poisoning
 from experiments.audit.one_run_audit import CONFIDENCE
 from experiments.division import INSTITUTIONS, reach
-from experiments.tables import markdown
+from experiments.tables import exact_interval, markdown
 
 ATTACKS: Final = {
     "none": "nobody",
@@ -36,8 +35,8 @@ def _mean(values: list[float]) -> str:
 
 def counted(hits: int, of: int) -> str:
     """Returns a count with the exact 95 % interval of its share."""
-    exact = stats.binomtest(hits, of).proportion_ci(CONFIDENCE)
-    return f"{hits:,} of {of:,} ({exact.low:.1%} to {exact.high:.1%})"
+    low, high = exact_interval(hits, of, CONFIDENCE)
+    return f"{hits:,} of {of:,} ({low:.1%} to {high:.1%})"
 
 
 def table(found: Poisoning) -> str:

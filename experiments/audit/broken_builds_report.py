@@ -1,10 +1,9 @@
 """Which broken build was noticed by which test, as tables, a sentence and a plot."""
 
 from matplotlib.figure import Figure
-from scipy import stats
 
 from experiments.audit.broken_builds import BUILDS, ONE_PERSON, REAL, TESTS, BrokenBuilds
-from experiments.tables import markdown
+from experiments.tables import exact_interval, markdown
 
 
 def table(found: BrokenBuilds) -> str:
@@ -80,8 +79,7 @@ def plot(found: BrokenBuilds) -> Figure:
     for place, name in enumerate(names):
         of = found.of(name)
         count = of.by_any if name == REAL else of.raised[BUILDS[name].test]
-        exact = stats.binomtest(count, of.runs).proportion_ci()
-        axes.plot([exact.low, exact.high], [place, place], color="black", linewidth=1)
+        axes.plot(exact_interval(count, of.runs), [place, place], color="black", linewidth=1)
         axes.plot(count / of.runs, place, "s" if name == REAL else "o", color="black")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
@@ -101,8 +99,8 @@ def _worst(found: BrokenBuilds) -> tuple[int, int]:
 
 def _together(found: BrokenBuilds) -> float:
     """Returns a lower bound on the share of runs caught, of all builds at once, at 97.5 %."""
-    exact = stats.binomtest(*_worst(found)).proportion_ci(1 - 0.05 / len(BUILDS))
-    return float(exact.low)
+    low, _ = exact_interval(*_worst(found), 1 - 0.05 / len(BUILDS))
+    return low
 
 
 def _counted(count: int, runs: int) -> str:
@@ -110,8 +108,8 @@ def _counted(count: int, runs: int) -> str:
 
 
 def _interval(count: int, runs: int) -> str:
-    exact = stats.binomtest(count, runs).proportion_ci()
-    return f"{exact.low:.2%} to {exact.high:.2%}"
+    low, high = exact_interval(count, runs)
+    return f"{low:.2%} to {high:.2%}"
 
 
 def _level(level: float) -> str:

@@ -15,7 +15,6 @@ from typing import Final, NamedTuple
 
 import msgspec
 import pyarrow.parquet as pq
-from scipy import stats
 
 from experiments.budget.losing import Choice, Loss, Lost, plan_for, train_losing
 from experiments.budget.quorums import Cost, Course, cheapest, cost_of, course_of
@@ -24,6 +23,7 @@ from experiments.datasets import DATASETS, TAIWAN
 from experiments.division import KNOWN, Divided, divided, schema_of
 from experiments.experiment import Setting, Work
 from experiments.made_up import made_up
+from experiments.tables import exact_interval
 from experiments.trial import People
 from federation.schema import Schema, load_schema
 from fedscore.planning import smallest_threshold
@@ -176,9 +176,7 @@ def share_ended(cell: Cell, spare: int) -> tuple[float, float, float]:
     The interval is Clopper's and Pearson's.
     """
     runs, ended = len(cell.runs), cell.ended(spare)
-    low = float(stats.beta.ppf(0.025, ended, runs - ended + 1)) if ended else 0.0
-    high = float(stats.beta.ppf(0.975, ended + 1, runs - ended)) if ended < runs else 1.0
-    return ended / runs, low, high
+    return ended / runs, *exact_interval(ended, runs)
 
 
 # What is looked at.
